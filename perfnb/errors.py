@@ -1,0 +1,41 @@
+"""The exceptions of perfnb: one class for each thing that a caller could handle."""
+
+
+class PerfnbError(Exception):
+    """Base class of every error that perfnb raises on purpose."""
+
+
+class TraceFormatError(PerfnbError):
+    """A file is no profiler trace, or is damaged: says which file, where, and what to do."""
+
+
+class NotATraceError(TraceFormatError):
+    """A file is something else than a profiler trace: says what it seems to be."""
+
+
+class RankConflictError(PerfnbError):
+    """Two files claim the same rank, or files of two jobs were read in one call."""
+
+
+class NoStepsError(PerfnbError):
+    """A run has no step boundaries, so no per-step question can be answered."""
+
+
+class LedgerError(PerfnbError):
+    """Parts of a step do not sum to the step: a defect of perfnb, never of the run."""
+
+
+class TableError(PerfnbError):
+    """A table lacks a column, or a column holds what cannot be converted to its type."""
+
+
+class ConfigError(PerfnbError):
+    """A config cannot be read, or lacks the knob that a change names."""
+
+
+class StaleChange(PerfnbError):  # noqa: N818 - the name that architecture.md gives it
+    """The config no longer holds the value that a change starts from."""
+
+
+class ConflictingChanges(PerfnbError):  # noqa: N818 - the name that the what-if contract gives it
+    """Two changes name the same knob."""

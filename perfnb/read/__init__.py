@@ -1,0 +1,1 @@
+"""Readers: files that others write become a Run."""

@@ -1,0 +1,99 @@
+"""A run: the tables of one training job, all ranks, with its config and its machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
+
+import pandas as pd
+
+from perfnb import tables
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a run ran on; None or empty where it is not known.
+
+    Attributes
+    ----------
+    devices
+        Name of each accelerator, in the order of their numbers.
+    device_memory_bytes
+        Total memory of each accelerator, same order.
+    cpu_capacity
+        Cores that the job may use (affinity and control group included).
+    constants
+        Measured properties, name to value.
+    """
+
+    devices: tuple[str, ...] = ()
+    device_memory_bytes: tuple[int, ...] = ()
+    cpu_capacity: float | None = None
+    constants: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """The tables of one job.
+
+    Attributes
+    ----------
+    steps, phases, host_ops, device_ops, collectives
+        Tables with the columns of `perfnb.tables.SCHEMAS`; empty where nothing was recorded.
+    config
+        The training's config where known.
+    machine
+        What the job ran on.
+    signals
+        Names of what was recorded: a table without rows reads as "nothing happened" only with its signal here.
+    missing
+        Signal to the reason why it was not recorded.
+    notes
+        Sentences on what the reader repaired, dropped, assumed or could not know.
+    world_size
+        Number of ranks of the job (not only of those read), None where unknown.
+    source
+        Base names of the files that were read.
+    """
+
+    steps: pd.DataFrame = field(default_factory=lambda: tables.empty("steps"))
+    phases: pd.DataFrame = field(default_factory=lambda: tables.empty("phases"))
+    host_ops: pd.DataFrame = field(default_factory=lambda: tables.empty("host_ops"))
+    device_ops: pd.DataFrame = field(default_factory=lambda: tables.empty("device_ops"))
+    collectives: pd.DataFrame = field(default_factory=lambda: tables.empty("collectives"))
+    config: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    machine: Machine = field(default_factory=Machine)
+    signals: frozenset[str] = frozenset()
+    missing: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    notes: tuple[str, ...] = ()
+    world_size: int | None = None
+    source: tuple[str, ...] = ()
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Ranks that were read, in order."""
+        found = {
+            int(rank)
+            for table in (self.steps, self.host_ops, self.device_ops, self.phases)
+            for rank in table["rank"].unique()
+        }
+        return tuple(sorted(found))
+
+    @property
+    def is_device_job(self) -> bool:
+        """Whether device work was recorded, so that losses are sized on the device clock."""
+        return "device_ops" in self.signals and not self.device_ops.empty
+
+    def __repr__(self) -> str:
+        """One line: what was read and how much."""
+        ranks = self.ranks
+        of = f" of {self.world_size}" if self.world_size and self.world_size != len(ranks) else ""
+        return (
+            f"Run({', '.join(self.source[:3])}{', ...' if len(self.source) > 3 else ''}: "
+            f"{len(ranks)}{of} rank{'s' if len(ranks) != 1 else ''}, {self.steps['step'].nunique()} steps, "
+            f"{len(self.host_ops):,} host ops, {len(self.device_ops):,} device ops, {len(self.collectives):,} collectives)"
+        )
