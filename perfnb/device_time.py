@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, Literal
 
-import numpy as np
 import pandas as pd
 
 from perfnb.errors import LedgerError, PerfnbError
-from perfnb.intervals import Intervals, clip, subtract, union
+from perfnb.intervals import Intervals, clip, joined, subtract, union
 from perfnb.launches import launches
 from perfnb.run import Run
 
@@ -110,9 +109,9 @@ def _windows(run: Run, rank: int, ops: pd.DataFrame) -> list[tuple[int, float, f
 def _split(ops: pd.DataFrame, low: float, high: float) -> dict[str, float]:
     compute, communication, copies = (clip(each, low, high) for each in unions(ops))
     exposed_communication = subtract(communication, compute)
-    busy_without_copies = _together(compute, exposed_communication)
+    busy_without_copies = joined(compute, exposed_communication)
     exposed_copy = subtract(copies, busy_without_copies)
-    busy = _together(busy_without_copies, exposed_copy).total
+    busy = joined(busy_without_copies, exposed_copy).total
     idle = (high - low) - busy
     parts = compute.total + exposed_communication.total + exposed_copy.total
     if abs(parts - busy) > max(TOLERANCE_US, 1e-9 * (high - low)) or idle < -TOLERANCE_US:
@@ -129,6 +128,3 @@ def _split(ops: pd.DataFrame, low: float, high: float) -> dict[str, float]:
         "idle_us": max(idle, 0.0),
     }
 
-
-def _together(one: Intervals, other: Intervals) -> Intervals:
-    return union(np.concatenate([one.start, other.start]), np.concatenate([one.end, other.end]))

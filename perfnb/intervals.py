@@ -139,3 +139,14 @@ def contains(intervals: Intervals, time: ArrayLike) -> NDArray[np.bool_]:
         return np.zeros(moments.shape, dtype=bool)
     index = np.searchsorted(intervals.start, moments, side="right") - 1
     return (index >= 0) & (moments < intervals.end[np.maximum(index, 0)])
+
+
+def joined(one: Intervals, other: Intervals) -> Intervals:
+    """What either covers.
+
+    Examples
+    --------
+    >>> joined(union([0], [2]), union([1], [3]))
+    Intervals(start=array([0.]), end=array([3.]))
+    """
+    return union(np.concatenate([one.start, other.start]), np.concatenate([one.end, other.end]))

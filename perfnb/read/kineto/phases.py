@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from perfnb.intervals import EMPTY, Intervals, clip, subtract, union
+from perfnb.intervals import EMPTY, Intervals, clip, joined, subtract, union
 from perfnb.read.kineto.classify import LOADER_PATTERN
 
 PHASES: Final = ("data", "forward", "backward", "communication", "optimizer", "other")
@@ -80,12 +80,12 @@ def _walls(within: dict[str, Intervals], forward: Intervals, low: float, high: f
         ("optimizer", within["optimizer"]),
         ("communication", waiting),
         ("backward", _hull(within["backward"])),
-        ("forward", _joined(forward, clip(within["distributed"], low, high))),
+        ("forward", joined(forward, clip(within["distributed"], low, high))),
         ("other", whole),
     ):
         own = subtract(clip(spans, low, high), taken)
         walls[phase] = own.total if trained or phase in ("data", "optimizer", "communication") else float("nan")
-        taken = _joined(taken, own)
+        taken = joined(taken, own)
     return walls
 
 
@@ -117,10 +117,6 @@ def _forward(
 
 def _hull(spans: Intervals) -> Intervals:
     return union(spans.start[:1], spans.end[-1:])
-
-
-def _joined(one: Intervals, other: Intervals) -> Intervals:
-    return union(np.concatenate([one.start, other.start]), np.concatenate([one.end, other.end]))
 
 
 def _thread_of_steps(host: pd.DataFrame, steps: pd.DataFrame) -> tuple[str, str]:

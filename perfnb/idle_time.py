@@ -1,0 +1,133 @@
+"""Why a device idled: the gaps of its busy time by what the launching host thread was doing."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from perfnb.intervals import EMPTY, Intervals, clip, intersect, joined, subtract, union
+from perfnb.launches import launches
+from perfnb.run import Run
+
+CAUSES: Final = ("transfer", "dependency", "data", "sync", "launch", "python", "unattributed")
+LOADER_PATTERN: Final = r"enumerate\(DataLoader\).*__next__"  # torch/utils/data/dataloader.py, any category
+_FEWEST_LAUNCHES: Final = 20  # for a median latency
+_FALLBACK_LATENCY_US: Final = 5.0
+_LARGEST_LATENCY_US: Final = 50.0  # recorded traces have 5 to 40 us between a call and its start on an idle device
+_BLOCKING: Final = r"Synchronize|(?i:memcpy)"  # cuda* and hip*: *Synchronize, and copies, which may wait for the device
+
+Floats = NDArray[np.float64]
+
+
+def idle_causes(run: Run, rank: int, ops: pd.DataFrame, low: float, high: float) -> dict[str, Intervals]:
+    """Idle time of one device in [low, high) by cause; the causes are disjoint and their union is the idle time.
+
+    For a gap that op j ends, whose launch call is made by host thread h, in this order, each taking what is left:
+
+    - transfer: h is inside a copy from pageable memory;
+    - launch and dependency: the call began before the gap, so at most a usual launch latency is launch and the rest waits
+      for another stream, device or rank;
+    - data: h waits for the DataLoader;
+    - sync: a blocking call of h covers the start of the gap, for as long as it held the host;
+    - launch: h runs operators or runtime calls, or j is on its way to the device;
+    - python: h is in no recorded operator;
+    - unattributed: no launch of j was recorded, or no op follows.
+
+    Parameters
+    ----------
+    run
+        The run.
+    rank
+        Rank of the device.
+    ops
+        Device ops of one device.
+    low, high
+        Window, in microseconds.
+
+    Returns
+    -------
+    dict
+        Cause to its intervals, for every cause in `CAUSES`.
+    """
+    gap_start, gap_end, ended_by = _gaps(ops, low, high)
+    calls = launches(run).reindex(ended_by) if len(ended_by) else launches(run).iloc[:0]
+    call_start, call_end = (calls[name].to_numpy(dtype=float) for name in ("call_start_us", "call_end_us"))
+    known = ~np.isnan(call_start)
+    queued = known & (call_start < gap_start)
+    late = known & ~queued
+    pageable = ops["name"].astype(object).reindex(ended_by).str.contains("HtoD.*Pageable").fillna(value=False).to_numpy(dtype=bool)
+    latency = _latency((gap_end - call_start)[late])
+    transfer = union(*_where(pageable & known, np.maximum(call_start, gap_start), np.minimum(call_end, gap_end)))
+    on_its_way = np.where(queued, np.maximum(gap_end - latency, gap_start), np.minimum(call_start, gap_end))
+    causes = dict.fromkeys(CAUSES, EMPTY)
+    causes["transfer"] = transfer
+    causes["launch"] = subtract(union(*_where(known, on_its_way, gap_end)), transfer)
+    causes["dependency"] = subtract(union(*_where(queued, gap_start, on_its_way)), transfer)
+    causes["unattributed"] = joined(
+        union(*_where(~known, gap_start, gap_end)), clip(union([_last_end(ops, low)], [high]), low, high)
+    )
+    host = run.host_ops[run.host_ops["rank"] == rank]
+    threads = pd.MultiIndex.from_arrays([calls["process"].astype(object), calls["thread"].astype(object)])
+    for process, thread in dict.fromkeys(threads[late]):
+        own = late & (threads == (process, thread))
+        found = _host_late(
+            host[host["process"].eq(process) & host["thread"].eq(thread)], gap_start[own], np.minimum(call_start, gap_end)[own]
+        )
+        for cause, spans in found.items():
+            causes[cause] = joined(causes[cause], spans)
+    return causes
+
+
+def _gaps(ops: pd.DataFrame, low: float, high: float) -> tuple[Floats, Floats, pd.Index]:
+    """Start and end of each gap that an op ends, and the row of that op."""
+    ordered = ops.sort_values("start_us", kind="stable")
+    start = ordered["start_us"].to_numpy()
+    reach = np.concatenate([[low], np.maximum(np.maximum.accumulate(start + ordered["duration_us"].to_numpy()), low)])[:-1]
+    opens = (start > reach) & (reach < high)
+    return reach[opens], start[opens], ordered.index[opens]
+
+
+def _host_late(own: pd.DataFrame, gap_start: Floats, call_start: Floats) -> dict[str, Intervals]:
+    """What a host thread did from the start of each gap to its launch call."""
+    name, category = own["name"].astype(object), own["category"].astype(object)
+    start = own["start_us"].to_numpy()
+    end = start + own["duration_us"].to_numpy()
+    in_loader = name.str.contains(LOADER_PATTERN).to_numpy(dtype=bool)
+    is_call = category.eq("runtime").to_numpy()
+    blocking = is_call & name.str.contains(_BLOCKING).to_numpy(dtype=bool)
+    working = is_call | category.eq("operator").to_numpy()
+    waited = union(gap_start, call_start)
+    data = intersect(waited, union(start[in_loader], end[in_loader]))
+    held_until = _reach(start[blocking], end[blocking], gap_start)
+    sync = subtract(union(gap_start, np.minimum(held_until, call_start)), data)
+    rest = subtract(subtract(waited, data), sync)
+    launch = intersect(rest, union(start[working], end[working]))
+    return {"data": data, "sync": sync, "launch": launch, "python": subtract(rest, launch)}
+
+
+def _reach(start: Floats, end: Floats, time: Floats) -> Floats:
+    """Latest end of the intervals that began by each of the given times; the time itself where none covers it."""
+    if not len(start):
+        return time
+    order = np.argsort(start, kind="stable")
+    ends = np.maximum.accumulate(end[order])
+    index = np.searchsorted(start[order], time, side="right") - 1
+    return np.where(index >= 0, np.maximum(ends[np.maximum(index, 0)], time), time)
+
+
+def _where(chosen: NDArray[np.bool_], start: Floats, end: Floats) -> tuple[Floats, Floats]:
+    return start[chosen], end[chosen]
+
+
+def _last_end(ops: pd.DataFrame, low: float) -> float:
+    return float(max((ops["start_us"] + ops["duration_us"]).max(), low))
+
+
+def _latency(call_to_start_us: Floats) -> float:
+    """Median time from launch call to start over ops that met an idle device."""
+    if len(call_to_start_us) < _FEWEST_LAUNCHES:
+        return _FALLBACK_LATENCY_US
+    return float(min(np.median(call_to_start_us), _LARGEST_LATENCY_US))
