@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from perfnb.intervals import EMPTY, Intervals, clip, intersect, joined, subtract, union
 from perfnb.launches import launches
+from perfnb.read.kineto.classify import LOADER_PATTERN
 from perfnb.run import Run
 
 CAUSES: Final = ("transfer", "dependency", "data", "sync", "launch", "python", "unattributed")
-LOADER_PATTERN: Final = r"enumerate\(DataLoader\).*__next__"  # torch/utils/data/dataloader.py, any category
 _FEWEST_LAUNCHES: Final = 20  # for a median latency
 _FALLBACK_LATENCY_US: Final = 5.0
 _LARGEST_LATENCY_US: Final = 50.0  # recorded traces have 5 to 40 us between a call and its start on an idle device

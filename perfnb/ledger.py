@@ -17,6 +17,8 @@ LEDGER_COLUMNS: Final = ("rank", "step", "clock", "device", "part", "time_us")
 DEVICE_PARTS: Final = ("compute", "exposed_communication", "exposed_copy", *(f"idle.{cause}" for cause in CAUSES))
 _FEWEST_TO_DROP_FIRST: Final = 3
 _LARGEST_CUT_SHARE: Final = 0.05
+_WARM_UP: Final = 5
+_FEWEST_AFTER_WARM_UP: Final = 15
 _RELATIVE: Final = 1e-9
 _SPLIT: Final = ("cpu", "runqueue", "blocked")
 
@@ -98,6 +100,16 @@ def used_steps(run: Run) -> pd.DataFrame:
             if after > _LARGEST_CUT_SHARE * last["duration_us"]:
                 ordered = ordered.iloc[:-1]
         kept.append(ordered)
+    return pd.concat(kept) if kept else run.steps
+
+
+def steady_steps(run: Run) -> pd.DataFrame:
+    """Steps that predictions and outcomes compare, rows of `run.steps`: the used ones without the first five of each rank,
+    where fifteen or more remain."""
+    kept = []
+    for _, own in used_steps(run).groupby("rank"):
+        ordered = own.sort_values("start_us")
+        kept.append(ordered.iloc[_WARM_UP:] if len(ordered) - _WARM_UP >= _FEWEST_AFTER_WARM_UP else ordered)
     return pd.concat(kept) if kept else run.steps
 
 

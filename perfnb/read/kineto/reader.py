@@ -172,7 +172,9 @@ def _signals(made: dict[str, pd.DataFrame], world_size: int | None) -> tuple[fro
         missing["phases"] = missing.get("steps", missing.get("host_ops", "no step was recorded"))
     elif made["phases"].loc[made["phases"]["phase"].eq("other"), "wall_us"].isna().all():
         missing["phases.other"] = "no backward functions in the steps, so forward and the rest cannot be told apart"
+    if not host["name"].astype(object).str.contains(classify.LOADER_PATTERN).any():
+        missing["loader"] = "no DataLoader range in the trace: batches come from something else, or CPU activity was not recorded"
     if made["collectives"].empty and (world_size or 0) > 1:
         missing["collectives"] = f"the job has {world_size} ranks, but no communication was recognised in the trace"
-    known = {name for name, frame in made.items() if not frame.empty} | {"collectives", "phases.other"}
+    known = {name for name, frame in made.items() if not frame.empty} | {"collectives", "loader", "phases.other"}
     return frozenset(known - missing.keys()), missing

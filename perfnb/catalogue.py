@@ -1,0 +1,51 @@
+"""Every detector and every fix that there is, found by the files that hold them."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Final
+
+import perfnb.detectors
+import perfnb.fixes
+from perfnb.detector import Detector
+from perfnb.fix import Fix
+
+# Detectors that claim the same ledger part claim it in this order of families, and by name within one.
+_FAMILIES: Final = (
+    "data",
+    "device idle",
+    "device compute",
+    "communication",
+    "imbalance",
+    "host",
+    "memory",
+    "over time",
+    "training",
+)
+
+
+@cache
+def detectors() -> tuple[Detector, ...]:
+    """All detectors, in the order in which they claim time.
+
+    Examples
+    --------
+    >>> [detector.name for detector in detectors()][:2]
+    ['data_stall', 'host_sync']
+    """
+    found = [getattr(import_module(f"perfnb.detectors.{file.name}"), file.name) for file in iter_modules(perfnb.detectors.__path__)]
+    return tuple(sorted(found, key=lambda each: (_FAMILIES.index(each.family), each.name)))
+
+
+@cache
+def fixes() -> tuple[Fix, ...]:
+    """All fixes, by name.
+
+    Examples
+    --------
+    >>> [fix.name for fix in fixes()][:2]
+    ['balance_batches', 'cache_samples']
+    """
+    return tuple(getattr(import_module(f"perfnb.fixes.{file.name}"), file.name) for file in iter_modules(perfnb.fixes.__path__))

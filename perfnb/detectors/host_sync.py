@@ -1,0 +1,80 @@
+"""Detector of device time lost because the host waited for the device before it launched more work."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from perfnb.detector import detector, example
+
+_TABLES = {
+    "steps": """rank step start_us duration_us
+                0    7    0        100
+                0    8    100      100
+                1    7    0        100
+                1    8    100      100""",
+}
+
+
+@detector(
+    family="device idle",
+    title="The device standing idle after the host waited for it",
+    claims=("idle.sync",),
+    needs=("device_ops",),
+    injected_by="item_every_op",
+    source="torch_tb_profiler 0.4.3 reports waits above 5 % of a step",
+    not_to_confuse_with=("launch_overhead", "python_overhead", "data_stall", "exposed_communication"),
+    recorded_only_when="no device run of ours is recorded yet; the traces of the corpus have at most 0.4 %",
+    examples=(
+        example(
+            "after a kernel ends at 40, cudaStreamSynchronize holds the host to 60; rank 1 launches ahead",
+            lost_share=0.05,
+            **_TABLES,
+            host_ops="""rank process thread category name                  start_us duration_us correlation
+                        0    1       1      runtime  cudaLaunchKernel      0        1           1
+                        0    1       1      runtime  cudaStreamSynchronize 5        55          -
+                        0    1       1      runtime  cudaLaunchKernel      60       1           2
+                        0    1       1      runtime  cudaLaunchKernel      61       1           3
+                        1    2       2      runtime  cudaLaunchKernel      0        1           1""",
+            device_ops="""rank device stream kind    name start_us duration_us correlation
+                          0    0      7      compute gemm 0        40          1
+                          0    0      7      compute gemm 60       40          2
+                          0    0      7      compute gemm 100      100         3
+                          1    0      7      compute gemm 0        200         1""",
+        ),
+        example(
+            "a synchronisation over a step's edge: the device idles 10 us in each of two steps",
+            lost_share=0.10,
+            steps="""rank step start_us duration_us
+                     0    7    0        100
+                     0    8    100      100""",
+            host_ops="""rank process thread category name                  start_us duration_us correlation
+                        0    1       1      runtime  cudaLaunchKernel      0        1           1
+                        0    1       1      runtime  cudaDeviceSynchronize 5        105         -
+                        0    1       1      runtime  cudaLaunchKernel      110      1           2""",
+            device_ops="""rank device stream kind    name start_us duration_us correlation
+                          0    0      7      compute gemm 0        90          1
+                          0    0      7      compute gemm 110      90          2""",
+        ),
+        example(
+            "a host that waits 27 of 100 us while the device computes loses nothing",
+            lost_share=0.0,
+            steps="""rank step start_us duration_us
+                     0    7    0        100""",
+            host_ops="""rank process thread category name                  start_us duration_us correlation
+                        0    1       1      runtime  cudaLaunchKernel      0        1           1
+                        0    1       1      runtime  cudaLaunchKernel      1        1           2
+                        0    1       1      runtime  cudaStreamSynchronize 5        27          -""",
+            device_ops="""rank device stream kind    name start_us duration_us correlation
+                          0    0      7      compute gemm 0        50          1
+                          0    0      7      compute gemm 50       50          2""",
+        ),
+    ),
+)
+def host_sync(ledger: pd.DataFrame) -> pd.DataFrame:
+    """Device time lost because the host waited for the device, so that no more work was queued.
+
+    Counted from the end of the device's work to the end of the blocking call (`*Synchronize`, a copy to the host as `.item()`
+    makes one) that covers that moment. It matters because reading a value less often removes it. The time a host spends in
+    such calls is not the loss: while the device works on, waiting is free. It cannot see which line of Python asked.
+    """
+    return ledger[ledger["part"].eq("idle.sync")].rename(columns={"time_us": "lost_us"})

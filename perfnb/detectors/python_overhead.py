@@ -1,0 +1,86 @@
+"""Detector of time lost in Python code between the parts of a step, such as logging."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from perfnb.detector import Unmeasured, detector, example
+
+_HOST_FLAG = 0.10  # recorded CPU runs with logging lose 37-42 % here, those without at most 2 %
+
+
+@detector(
+    family="device idle",
+    title="Python code between the parts of a step",
+    claims=("idle.python", "other.cpu", "other.wall"),
+    flag_above_on_host=_HOST_FLAG,
+    injected_by="python_logging",
+    source="device: torch_tb_profiler 0.4.3 reports waits above 5 % of a step; CPU: recorded runs, .37-.42 against <= .02",
+    not_to_confuse_with=("data_stall", "launch_overhead", "host_sync", "exposed_communication", "slow_rank"),
+    examples=(
+        example(
+            "12 of 100 us of rank 0 are in no phase, 8 of 100 us of rank 1: 10 us on average",
+            lost_share=0.10,
+            steps="""rank step start_us duration_us
+                     0    7    0        100
+                     0    8    100      100
+                     1    7    0        100
+                     1    8    100      100""",
+            phases="""rank step phase   wall_us
+                      0    7    forward 88
+                      0    7    other   12
+                      0    8    forward 88
+                      0    8    other   12
+                      1    7    forward 92
+                      1    7    other   8
+                      1    8    forward 92
+                      1    8    other   8""",
+        ),
+        example(
+            "9 of 100 us stay under the threshold of a CPU job",
+            lost_share=0.09,
+            steps="""rank step start_us duration_us
+                     0    7    0        100""",
+            phases="""rank step phase   wall_us
+                      0    7    forward 91
+                      0    7    other   9""",
+        ),
+        example(
+            "no operator runs around a step's edge: the device idles 6 us in step 7 and 4 us in step 8",
+            lost_share=0.05,
+            steps="""rank step start_us duration_us
+                     0    7    0        100
+                     0    8    100      100""",
+            host_ops="""rank process thread category name             start_us duration_us correlation
+                        0    1       1      runtime  cudaLaunchKernel 0        1           1
+                        0    1       1      runtime  cudaLaunchKernel 104      1           2""",
+            device_ops="""rank device stream kind    name start_us duration_us correlation
+                          0    0      7      compute gemm 0        94          1
+                          0    0      7      compute gemm 104      96          2""",
+        ),
+        example(
+            "4 of 100 us of device time stay under the threshold of a device job",
+            lost_share=0.04,
+            steps="""rank step start_us duration_us
+                     0    7    0        100""",
+            host_ops="""rank process thread category name             start_us duration_us correlation
+                        0    1       1      runtime  cudaLaunchKernel 0        1           1
+                        0    1       1      runtime  cudaLaunchKernel 54       1           2""",
+            device_ops="""rank device stream kind    name start_us duration_us correlation
+                          0    0      7      compute gemm 0        50          1
+                          0    0      7      compute gemm 54       46          2""",
+        ),
+    ),
+)
+def python_overhead(ledger: pd.DataFrame) -> pd.DataFrame:
+    """Time that Python code takes between the parts of a step: metrics, logging, bookkeeping.
+
+    On a device job this is the time that the device idles while the launching thread is in no recorded operator. On a CPU job
+    it is all time outside data loading, forward, backward, communication and optimizer. It matters because such work rarely
+    needs to be done at every step. It cannot tell logging from other code of yours at the same place, such as an evaluation.
+    """
+    found = ledger[ledger["part"].isin(["idle.python", "other.cpu", "other.wall"])]
+    if found.empty and ledger["clock"].eq("host").any():
+        message = "forward and backward were not recognised in the steps, so the rest cannot be told from them"
+        raise Unmeasured(message)
+    return found.rename(columns={"time_us": "lost_us"})

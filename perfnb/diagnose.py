@@ -1,0 +1,109 @@
+"""diagnose(run): what every detector finds, clears or cannot see in a run."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from perfnb.bootstrap import INTERVAL, resamples
+from perfnb.catalogue import detectors
+from perfnb.detector import Unmeasured
+from perfnb.errors import NoStepsError
+from perfnb.findings import Cleared, Diagnosis, Finding, NotMeasured
+from perfnb.run import Run
+from perfnb.severity import FEWEST_STEPS, Ground, measure
+
+_DRAWS: Final = 500
+_LOGGER: Final = logging.getLogger(__name__)
+
+
+def diagnose(run: Run) -> Diagnosis:
+    """Ranked bottlenecks of a run, what was looked at and is not limiting, and what could not be measured.
+
+    Parameters
+    ----------
+    run
+        A run from `read_trace`, or any that holds the tables.
+
+    Returns
+    -------
+    Diagnosis
+        Tables `.findings` (worst first), `.not_limiting`, `.not_measured`; every detector is in exactly one, or in `possible`
+        where fewer than three steps could be used. A run without steps is not an error: every detector then says so.
+
+    Examples
+    --------
+    >>> import perfnb
+    >>> perfnb.diagnose(perfnb.read_trace("data/samples/healthy")).findings.empty
+    True
+    """
+    try:
+        ground = Ground.of(run)
+    except NoStepsError as error:
+        unmeasured = tuple(NotMeasured(each.name, each.family, str(error)) for each in detectors())
+        return Diagnosis((), (), (), unmeasured, run_line=repr(run), notes=run.notes)
+    found: list[Finding] = []
+    cleared: list[Cleared] = []
+    unmeasured_list: list[NotMeasured] = []
+    for each in detectors():
+        try:
+            answer = measure(each, ground)
+        except Unmeasured as reason:
+            unmeasured_list.append(NotMeasured(each.name, each.family, str(reason)))
+        except Exception as error:  # noqa: BLE001 - one broken detector must not hide what the others found
+            _LOGGER.warning("detector %s failed", each.name, exc_info=True)
+            unmeasured_list.append(NotMeasured(each.name, each.family, f"failed: {type(error).__name__}: {error}"))
+        else:
+            (found if isinstance(answer, Finding) else cleared).append(answer)  # type: ignore[arg-type]
+    found.sort(key=lambda finding: -finding.severity)
+    enough = len(ground.durations) >= FEWEST_STEPS
+    step_us, low_us, high_us = _mean(ground.durations)
+    return Diagnosis(
+        found=tuple(found) if enough else (),
+        possible=() if enough else tuple(found),
+        cleared=tuple(cleared),
+        unmeasured=tuple(unmeasured_list),
+        step_us=step_us,
+        low_us=low_us,
+        high_us=high_us,
+        steps_used=_steps_line(run, ground),
+        parts=mean_parts(ground),
+        run_line=repr(run),
+        notes=run.notes,
+    )
+
+
+def mean_parts(ground: Ground) -> pd.DataFrame:
+    """Mean time per step of each ledger part, on each step's critical rank (the mean over ranks where none waits).
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per part: clock, part, time_us, share (of the step); parts without time are left out.
+    """
+    per_rank = ground.ledger.groupby(["clock", "part", "rank", "step", "device"], dropna=False, sort=False, as_index=False)["time_us"].sum()
+    per_rank = per_rank.groupby(["clock", "part", "rank", "step"], sort=False, as_index=False)["time_us"].mean()
+    chosen = per_rank.merge(ground.work[["rank", "step", "is_critical"]], on=["rank", "step"])
+    if ground.waits:
+        chosen = chosen[chosen["is_critical"]]
+    per_step = chosen.groupby(["clock", "part", "step"], sort=False, as_index=False)["time_us"].mean()
+    totals = per_step.groupby(["clock", "part"], sort=False, as_index=False)["time_us"].sum()
+    totals = totals.assign(time_us=totals["time_us"] / len(ground.durations))
+    totals = totals.assign(share=totals["time_us"] / totals["time_us"].sum())
+    return totals[totals["time_us"] > 0].reset_index(drop=True)
+
+
+def _mean(durations: pd.Series) -> tuple[float, float, float]:
+    """Mean step with its 80 % interval."""
+    values = durations.to_numpy()
+    low, high = np.quantile(values[resamples(len(values), _DRAWS)].mean(axis=1), INTERVAL)
+    return float(values.mean()), float(low), float(high)
+
+
+def _steps_line(run: Run, ground: Ground) -> str:
+    used, recorded = ground.steps["step"].nunique(), run.steps["step"].nunique()
+    inferred = ", edges inferred from the DataLoader" if ground.steps["steps_inferred"].any() else ""
+    return f"{used} of {recorded} steps{inferred}"

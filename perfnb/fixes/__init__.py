@@ -1,0 +1,1 @@
+"""One fix, one file, its examples beside it; found by their file names."""
