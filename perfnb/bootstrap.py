@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -13,7 +14,7 @@ INTERVAL: Final = (0.1, 0.9)
 
 def block_length(count: int) -> int:
     """Length of the blocks for a series: round(n ** (1/3)), after Hall, Horowitz and Jing (Biometrika 82, 1995)."""
-    return max(1, round(count ** (1 / 3)))
+    return max(1, round(math.cbrt(count)))
 
 
 def resamples(count: int, draws: int, *, block: int | None = None, seed: int = 0) -> NDArray[np.intp]:

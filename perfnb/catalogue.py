@@ -35,7 +35,9 @@ def detectors() -> tuple[Detector, ...]:
     >>> [detector.name for detector in detectors()][:2]
     ['data_stall', 'host_sync']
     """
-    found = [getattr(import_module(f"perfnb.detectors.{file.name}"), file.name) for file in iter_modules(perfnb.detectors.__path__)]
+    found = [
+        getattr(import_module(f"perfnb.detectors.{file.name}"), file.name) for file in iter_modules(perfnb.detectors.__path__)
+    ]
     return tuple(sorted(found, key=lambda each: (_FAMILIES.index(each.family), each.name)))
 
 

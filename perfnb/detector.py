@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import pandas as pd
 
@@ -14,9 +15,7 @@ from perfnb.ledger import step_ledger
 from perfnb.run import Run
 from perfnb.tables import SCHEMAS, table_from_text
 
-Family = Literal[
-    "data", "device idle", "device compute", "communication", "imbalance", "host", "memory", "over time", "training"
-]
+Family = Literal["data", "device idle", "device compute", "communication", "imbalance", "host", "memory", "over time", "training"]
 FLAG_ABOVE: Final = 0.05
 """Default share of step time from which a loss is a finding: torch_tb_profiler 0.4.3 reports waits above 5 % of a step."""
 
@@ -46,15 +45,17 @@ def example(
     world_size: int | None = None,
     **tables: str,
 ) -> DetectorExample:
-    """Example whose tables are written as text, see `perfnb.tables.table_from_text`.
+    r"""Example whose tables are written as text, see `perfnb.tables.table_from_text`.
 
     Examples
     --------
-    >>> example("nothing", lost_share=0, steps="rank step start_us duration_us\\n0 1 0 100").run.steps.shape
+    >>> example("nothing", lost_share=0, steps="rank step start_us duration_us\n0 1 0 100").run.steps.shape
     (1, 6)
     """
     frames = {name: table_from_text(name, text) for name, text in tables.items()}
-    run = Run(**frames, config=config or {}, signals=frozenset({*frames, *signals}), world_size=world_size)
+    run = dataclasses.replace(
+        Run(config=config or {}, signals=frozenset({*frames, *signals}), world_size=world_size), **cast("dict[str, Any]", frames)
+    )
     return DetectorExample(title, run, lost_share)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import pandas as pd
 
@@ -56,9 +56,12 @@ def device_breakdown(run: Run, by: Literal["window", "step"] = "window") -> pd.D
     Examples
     --------
     >>> from perfnb.tables import table_from_text
-    >>> ops = table_from_text("device_ops", '''rank device stream kind    name start_us duration_us
+    >>> ops = table_from_text(
+    ...     "device_ops",
+    ...     '''rank device stream kind    name start_us duration_us
     ...                                        0    0      7      compute gemm 0        6
-    ...                                        0    0      20     copy    HtoD 4        6''')
+    ...                                        0    0      20     copy    HtoD 4        6''',
+    ... )
     >>> device_breakdown(Run(device_ops=ops))[["window_us", "compute_us", "copy_us", "exposed_copy_us", "idle_us"]]
        window_us  compute_us  copy_us  exposed_copy_us  idle_us
     0       10.0         6.0      6.0              4.0      0.0
@@ -78,7 +81,8 @@ def device_breakdown(run: Run, by: Literal["window", "step"] = "window") -> pd.D
 def devices(run: Run) -> Iterator[tuple[int, int, pd.DataFrame]]:
     """Rank, device and device ops of each device; ops whose device is not known count as device -1."""
     numbered = run.device_ops.assign(device=run.device_ops["device"].fillna(-1).astype("int64"))
-    for (rank, device), ops in numbered.groupby(["rank", "device"]):
+    for key, ops in numbered.groupby(["rank", "device"]):
+        rank, device = cast("tuple[int, int]", key)
         yield int(rank), int(device), ops
 
 
@@ -127,4 +131,3 @@ def _split(ops: pd.DataFrame, low: float, high: float) -> dict[str, float]:
         "exposed_copy_us": exposed_copy.total,
         "idle_us": max(idle, 0.0),
     }
-

@@ -53,7 +53,7 @@ def diagnose(run: Run) -> Diagnosis:
             answer = measure(each, ground)
         except Unmeasured as reason:
             unmeasured_list.append(NotMeasured(each.name, each.family, str(reason)))
-        except Exception as error:  # noqa: BLE001 - one broken detector must not hide what the others found
+        except Exception as error:
             _LOGGER.warning("detector %s failed", each.name, exc_info=True)
             unmeasured_list.append(NotMeasured(each.name, each.family, f"failed: {type(error).__name__}: {error}"))
         else:
@@ -84,15 +84,17 @@ def mean_parts(ground: Ground) -> pd.DataFrame:
     pandas.DataFrame
         One row per part: clock, part, time_us, share (of the step); parts without time are left out.
     """
-    per_rank = ground.ledger.groupby(["clock", "part", "rank", "step", "device"], dropna=False, sort=False, as_index=False)["time_us"].sum()
-    per_rank = per_rank.groupby(["clock", "part", "rank", "step"], sort=False, as_index=False)["time_us"].mean()
+    per_rank = ground.ledger.groupby(["clock", "part", "rank", "step", "device"], dropna=False, sort=False, as_index=False)[
+        "time_us"
+    ].sum()
+    per_rank = per_rank.groupby(["clock", "part", "rank", "step"], sort=False, as_index=False)[["time_us"]].mean()
     chosen = per_rank.merge(ground.work[["rank", "step", "is_critical"]], on=["rank", "step"])
     if ground.waits:
         chosen = chosen[chosen["is_critical"]]
-    per_step = chosen.groupby(["clock", "part", "step"], sort=False, as_index=False)["time_us"].mean()
-    totals = per_step.groupby(["clock", "part"], sort=False, as_index=False)["time_us"].sum()
+    per_step = chosen.groupby(["clock", "part", "step"], sort=False, as_index=False)[["time_us"]].mean()
+    totals = per_step.groupby(["clock", "part"], sort=False, as_index=False)[["time_us"]].sum()
     totals = totals.assign(time_us=totals["time_us"] / len(ground.durations))
-    totals = totals.assign(share=totals["time_us"] / totals["time_us"].sum())
+    totals = totals.assign(share=totals["time_us"] / float(totals["time_us"].sum()))
     return totals[totals["time_us"] > 0].reset_index(drop=True)
 
 

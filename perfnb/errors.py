@@ -39,3 +39,11 @@ class StaleChange(PerfnbError):  # noqa: N818 - the name that architecture.md gi
 
 class ConflictingChanges(PerfnbError):  # noqa: N818 - the name that the what-if contract gives it
     """Two changes name the same knob."""
+
+
+class TooManyRows(PerfnbError):  # noqa: N818 - the name that the notebook design gives it
+    """A table with more rows than a chart may hold was given to be drawn."""
+
+
+class NoRendererError(PerfnbError):
+    """The library that turns a chart into a picture is not installed."""

@@ -8,7 +8,21 @@ from typing import Any
 
 import pandas as pd
 
-FINDING_COLUMNS = ("detector", "category", "severity", "low", "high", "lost_us", "confidence", "record", "tier", "ranks", "steps", "upper_bound", "summary")
+FINDING_COLUMNS = (
+    "detector",
+    "category",
+    "severity",
+    "low",
+    "high",
+    "lost_us",
+    "confidence",
+    "record",
+    "tier",
+    "ranks",
+    "steps",
+    "upper_bound",
+    "summary",
+)
 CLEARED_COLUMNS = ("detector", "category", "severity", "flag_above", "summary")
 NOT_MEASURED_COLUMNS = ("detector", "category", "reason")
 

@@ -58,7 +58,9 @@ def idle_causes(run: Run, rank: int, ops: pd.DataFrame, low: float, high: float)
     known = ~np.isnan(call_start)
     queued = known & (call_start < gap_start)
     late = known & ~queued
-    pageable = ops["name"].astype(object).reindex(ended_by).str.contains("HtoD.*Pageable").fillna(value=False).to_numpy(dtype=bool)
+    pageable = (
+        ops["name"].astype(object).reindex(ended_by).str.contains("HtoD.*Pageable").fillna(value=False).to_numpy(dtype=bool)
+    )
     latency = _latency((gap_end - call_start)[late])
     transfer = union(*_where(pageable & known, np.maximum(call_start, gap_start), np.minimum(call_end, gap_end)))
     on_its_way = np.where(queued, np.maximum(gap_end - latency, gap_start), np.minimum(call_start, gap_end))

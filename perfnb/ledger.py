@@ -24,7 +24,7 @@ _SPLIT: Final = ("cpu", "runqueue", "blocked")
 
 
 def step_ledger(run: Run, clock: Literal["device", "host"] | None = None) -> pd.DataFrame:
-    """Time of each part of each step; the parts of one (rank, step, clock, device) sum to the step (asserted).
+    r"""Time of each part of each step; the parts of one (rank, step, clock, device) sum to the step (asserted).
 
     Device clock: `compute`, `exposed_communication` (while nothing computes), `exposed_copy` (copies and memsets while neither
     runs) and `idle.<cause>` (see `perfnb.idle_time.idle_causes`), clipped to the host's steps. Host clock: `<phase>.cpu`,
@@ -53,10 +53,13 @@ def step_ledger(run: Run, clock: Literal["device", "host"] | None = None) -> pd.
     Examples
     --------
     >>> from perfnb.tables import table_from_text
-    >>> steps = table_from_text("steps", "rank step start_us duration_us\\n0 1 0 100")
-    >>> phases = table_from_text("phases", '''rank step phase wall_us
+    >>> steps = table_from_text("steps", "rank step start_us duration_us\n0 1 0 100")
+    >>> phases = table_from_text(
+    ...     "phases",
+    ...     '''rank step phase wall_us
     ...                                       0    1    data  70
-    ...                                       0    1    other 30''')
+    ...                                       0    1    other 30''',
+    ... )
     >>> step_ledger(Run(steps=steps, phases=phases))[["part", "time_us"]]
              part  time_us
     0   data.wall     70.0
@@ -64,7 +67,9 @@ def step_ledger(run: Run, clock: Literal["device", "host"] | None = None) -> pd.
     """
     if run.steps.empty:
         raise NoStepsError(
-            run.missing.get("steps", "the run has no steps: call prof.step() once per iteration inside torch.profiler.profile(...)")
+            run.missing.get(
+                "steps", "the run has no steps: call prof.step() once per iteration inside torch.profiler.profile(...)"
+            )
         )
     chosen = clock or ("device" if run.is_device_job else "host")
     if chosen not in ("device", "host"):
@@ -76,7 +81,7 @@ def step_ledger(run: Run, clock: Literal["device", "host"] | None = None) -> pd.
 
 
 def used_steps(run: Run) -> pd.DataFrame:
-    """Steps that averages rest on, rows of `run.steps`.
+    r"""Steps that averages rest on, rows of `run.steps`.
 
     Of each rank all but the first where three or more were recorded (its copy waits for earlier work: 40 ms in the ResNet-50
     traces of Kineto), and but the last if more than 5 % of it lies after the last device event: its device work was cut off.
@@ -84,7 +89,7 @@ def used_steps(run: Run) -> pd.DataFrame:
     Examples
     --------
     >>> from perfnb.tables import table_from_text
-    >>> steps = table_from_text("steps", "rank step start_us duration_us\\n0 1 0 9\\n0 2 9 9\\n0 3 18 9")
+    >>> steps = table_from_text("steps", "rank step start_us duration_us\n0 1 0 9\n0 2 9 9\n0 3 18 9")
     >>> used_steps(Run(steps=steps))["step"].to_list()
     [2, 3]
     """
@@ -105,7 +110,8 @@ def used_steps(run: Run) -> pd.DataFrame:
 
 def steady_steps(run: Run) -> pd.DataFrame:
     """Steps that predictions and outcomes compare, rows of `run.steps`: the used ones without the first five of each rank,
-    where fifteen or more remain."""
+    where fifteen or more remain.
+    """
     kept = []
     for _, own in used_steps(run).groupby("rank"):
         ordered = own.sort_values("start_us")
@@ -166,7 +172,9 @@ def _unsplit(steps: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     known = rows.groupby(["rank", "step"], as_index=False)["time_us"].sum()
     rest = steps[["rank", "step", "duration_us"]].merge(known, how="left", on=["rank", "step"])
     rest = rest.assign(time_us=rest["duration_us"] - rest["time_us"].fillna(0.0), part="unsplit.wall")
-    return rest.loc[rest["time_us"] > np.maximum(TOLERANCE_US, _RELATIVE * rest["duration_us"]), ["rank", "step", "part", "time_us"]]
+    return rest.loc[
+        rest["time_us"] > np.maximum(TOLERANCE_US, _RELATIVE * rest["duration_us"]), ["rank", "step", "part", "time_us"]
+    ]
 
 
 def _tidy(frames: list[pd.DataFrame]) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from perfnb import tables
 
+_SHOWN_FILES: Final = 3
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -77,9 +78,7 @@ class Run:
     def ranks(self) -> tuple[int, ...]:
         """Ranks that were read, in order."""
         found = {
-            int(rank)
-            for table in (self.steps, self.host_ops, self.device_ops, self.phases)
-            for rank in table["rank"].unique()
+            int(rank) for table in (self.steps, self.host_ops, self.device_ops, self.phases) for rank in table["rank"].unique()
         }
         return tuple(sorted(found))
 
@@ -93,7 +92,7 @@ class Run:
         ranks = self.ranks
         of = f" of {self.world_size}" if self.world_size and self.world_size != len(ranks) else ""
         return (
-            f"Run({', '.join(self.source[:3])}{', ...' if len(self.source) > 3 else ''}: "
+            f"Run({', '.join(self.source[:_SHOWN_FILES])}{', ...' if len(self.source) > _SHOWN_FILES else ''}: "
             f"{len(ranks)}{of} rank{'s' if len(ranks) != 1 else ''}, {self.steps['step'].nunique()} steps, "
             f"{len(self.host_ops):,} host ops, {len(self.device_ops):,} device ops, {len(self.collectives):,} collectives)"
         )

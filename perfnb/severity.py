@@ -135,20 +135,23 @@ def lost_per_step(detector: Detector, evidence: pd.DataFrame, ground: Ground) ->
     if evidence.empty:
         return pd.Series(dtype=float)
     per_rank = _per_rank(evidence if "lost_us" in evidence else _clipped(evidence, ground.steps))
-    per_rank = ground.work[["rank", "step", "is_critical"]].merge(per_rank, how="left", on=["rank", "step"]).fillna({"lost_us": 0.0})
+    per_rank = (
+        ground.work[["rank", "step", "is_critical"]].merge(per_rank, how="left", on=["rank", "step"]).fillna({"lost_us": 0.0})
+    )
     if detector.claims:
         per_rank = per_rank.assign(lost_us=_claimed(detector, per_rank, ground))
     critical = _on_critical(per_rank, per_rank["lost_us"], everyone=not ground.waits)
     if not detector.claims or not ground.waits:
         return critical
-    return np.minimum(critical, per_rank.groupby("step")["lost_us"].median())
+    median = per_rank.groupby("step")["lost_us"].median()
+    return critical.where(critical <= median, median)
 
 
 def _per_rank(evidence: pd.DataFrame) -> pd.DataFrame:
     """Lost time of each (rank, step); devices of one rank are averaged."""
     devices = ["device"] if "device" in evidence else []
-    sums = evidence.groupby(["rank", "step", *devices], dropna=False, as_index=False)["lost_us"].sum()
-    return sums.groupby(["rank", "step"], as_index=False)["lost_us"].mean()
+    sums = evidence.groupby(["rank", "step", *devices], dropna=False, as_index=False)[["lost_us"]].sum()
+    return sums.groupby(["rank", "step"], as_index=False)[["lost_us"]].mean()
 
 
 def _clipped(evidence: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
@@ -165,9 +168,11 @@ def _claimed(detector: Detector, per_rank: pd.DataFrame, ground: Ground) -> Floa
     """Lost time, at most what is left of the claimed parts; what is claimed is taken away from them."""
     own = ground.ledger["part"].isin(detector.claims).to_numpy()
     rows = ground.ledger.loc[own, ["rank", "step", "device"]].assign(left_us=ground.left_us[own])
-    left = per_rank.merge(_per_rank(rows.rename(columns={"left_us": "lost_us"})), how="left", on=["rank", "step"], suffixes=("", "_left"))
+    left = per_rank.merge(
+        _per_rank(rows.rename(columns={"left_us": "lost_us"})), how="left", on=["rank", "step"], suffixes=("", "_left")
+    )
     available = left["lost_us_left"].fillna(0.0).to_numpy()
-    taken = np.minimum(per_rank["lost_us"].to_numpy(), available)
+    taken: Floats = np.minimum(per_rank["lost_us"].to_numpy(), available)
     share = np.divide(taken, available, out=np.zeros_like(taken), where=available > 0)
     shares = ground.ledger.loc[own, ["rank", "step"]].merge(per_rank[["rank", "step"]].assign(share=share), how="left")
     ground.left_us[own] *= 1.0 - shares["share"].fillna(0.0).to_numpy()

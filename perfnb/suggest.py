@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-
 from perfnb.catalogue import fixes
 from perfnb.config.mapping import value_of
 from perfnb.diagnose import diagnose, mean_parts
@@ -53,7 +52,9 @@ def suggest(run: Run, config: Mapping[str, Any] | None = None, diagnosis: Diagno
     return tuple(sorted(made, key=_rank))
 
 
-def not_applicable(run: Run, config: Mapping[str, Any] | None = None, diagnosis: Diagnosis | None = None) -> tuple[NotApplicable, ...]:
+def not_applicable(
+    run: Run, config: Mapping[str, Any] | None = None, diagnosis: Diagnosis | None = None
+) -> tuple[NotApplicable, ...]:
     """Fixes that would answer a finding of this run, but do not apply to the config, and why."""
     config = run.config if config is None else config
     answers = _proposals(run, config, diagnosis or diagnose(run))
@@ -119,7 +120,7 @@ def _suggestion(run: Run, config: Mapping[str, Any], fix: Fix, values: Mapping[s
     )
 
 
-def _chosen(run: Run, config: Mapping[str, Any], knob: str, value: Any) -> Any:  # noqa: ANN401 - a config holds anything
+def _chosen(run: Run, config: Mapping[str, Any], knob: str, value: Any) -> Any:
     if not isinstance(value, OneOf):
         return value
     best = best_value(run, config, knob, value.values)
@@ -132,5 +133,3 @@ def _rank(suggestion: Suggestion) -> tuple[float, str]:
         return (1.0, suggestion.fix)
     low_gain = 1.0 - prediction.high / prediction.before
     return (-low_gain * (suggestion.confidence or 0.0) if low_gain > 0 else -low_gain, suggestion.fix)
-
-

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 import pandas as pd
+from pandas.api.types import pandas_dtype
 
 from perfnb.errors import TableError
 
@@ -16,7 +17,7 @@ _FLOAT, _INT, _NULLABLE, _TEXT, _BOOL = "float64", "int64", "Int64", "category",
 
 SCHEMAS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
     {
-        # (rank, step)
+        # one row per rank and step
         "steps": {
             "rank": _INT,
             "step": _INT,
@@ -139,13 +140,13 @@ def conform(table: str, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def table_from_text(table: str, text: str) -> pd.DataFrame:
-    """Table written as text: a header line, then one line per row, columns parted by spaces, `-` for missing.
+    r"""Table written as text: a header line, then one line per row, columns parted by spaces, `-` for missing.
 
     For examples and tests. A name with spaces is written with underscores for spaces only if quoted in double quotes.
 
     Examples
     --------
-    >>> table_from_text("steps", "rank step start_us duration_us\\n0 1 0 100").loc[0, "duration_us"]
+    >>> table_from_text("steps", "rank step start_us duration_us\n0 1 0 100").loc[0, "duration_us"]
     np.float64(100.0)
     """
     frame = pd.read_csv(io.StringIO(text), sep=r"\s+", na_values=["-"], keep_default_na=False, quotechar='"')
@@ -162,7 +163,7 @@ def _converted(table: str, name: str, values: pd.Series, dtype: str) -> pd.Serie
     try:
         if dtype == _TEXT:
             return values.astype("string").astype("category") if values.dtype != "category" else values
-        return values.astype(dtype)
+        return values.astype(pandas_dtype(dtype))
     except (TypeError, ValueError) as error:
         message = f"column {name!r} of table {table} cannot be read as {dtype}: {error}"
         raise TableError(message) from error

@@ -163,7 +163,7 @@ def step_durations(run: Run) -> NDArray[np.float64]:
     steps = steady_steps(run)
     if steps.empty:
         raise NoStepsError(run.missing.get("steps", "the run has no steps"))
-    if steps["rank"].nunique() == 1:
+    if len(run.ranks) == 1:
         return steps.sort_values("start_us")["duration_us"].to_numpy()
     work = rank_work(step_ledger(run)).merge(steps[["rank", "step"]], on=["rank", "step"])
     waits = bool((work["with_peers_us"] > 0).any())
@@ -180,16 +180,21 @@ def _void(changes: tuple[Change, ...], before: Run, after: Run, steps_before: in
     if not before.config or not after.config:
         return ""
     for change in changes:
-        if has_knob(after.config, change.knob) and value_of(after.config, change.knob) != change.after:
-            return f"{change.knob} is {value_of(after.config, change.knob)!r} after, not {change.after!r}: the change was not applied"
+        found = value_of(after.config, change.knob) if has_knob(after.config, change.knob) else change.after
+        if found != change.after:
+            return f"{change.knob} is {found!r} after, not {change.after!r}: the change was not applied"
     knobs = {change.knob for change in changes}
-    other = [key for key in {**before.config, **after.config} if key not in knobs and before.config.get(key) != after.config.get(key)]
+    other = [
+        key for key in {**before.config, **after.config} if key not in knobs and before.config.get(key) != after.config.get(key)
+    ]
     return f"the configs also differ in {', '.join(sorted(map(str, other)))}" if other and changes else ""
 
 
 def _caution(steps_before: int, steps_after: int) -> str:
     fewest = min(steps_before, steps_after)
-    return "" if fewest >= FEWEST_SCORED_STEPS else f"only {fewest} steady steps, outcomes are scored from {FEWEST_SCORED_STEPS} on"
+    return (
+        "" if fewest >= FEWEST_SCORED_STEPS else f"only {fewest} steady steps, outcomes are scored from {FEWEST_SCORED_STEPS} on"
+    )
 
 
 def _sign_ok(prediction: Prediction | Unknown, before: float, actual: float, noise: float) -> bool | None:

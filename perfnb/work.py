@@ -22,8 +22,16 @@ def rank_work(ledger: pd.DataFrame) -> pd.DataFrame:
 
     Examples
     --------
-    >>> ledger = pd.DataFrame({"rank": [0, 0, 1, 1], "step": 1, "clock": "host", "device": pd.NA, "part":
-    ...     ["forward.wall", "communication.wall"] * 2, "time_us": [60.0, 40.0, 90.0, 10.0]})
+    >>> ledger = pd.DataFrame(
+    ...     {
+    ...         "rank": [0, 0, 1, 1],
+    ...         "step": 1,
+    ...         "clock": "host",
+    ...         "device": pd.NA,
+    ...         "part": ["forward.wall", "communication.wall"] * 2,
+    ...         "time_us": [60.0, 40.0, 90.0, 10.0],
+    ...     }
+    ... )
     >>> rank_work(ledger)[["rank", "work_us", "is_critical"]].to_numpy().tolist()
     [[0, 60.0, False], [1, 90.0, True]]
     """

@@ -22,7 +22,7 @@ def has_knob(config: Mapping[str, Any], knob: str) -> bool:
     return bool(list(_paths(config, knob)))
 
 
-def value_of(config: Mapping[str, Any], knob: str) -> Any:  # noqa: ANN401 - a config holds anything
+def value_of(config: Mapping[str, Any], knob: str) -> Any:
     """Value of a knob.
 
     Raises
@@ -92,6 +92,6 @@ def _paths(config: Mapping[str, Any], knob: str) -> Iterator[_PATH]:
             yield from ((str(key), *rest) for rest in _paths(value, knob))
 
 
-def _replaced(config: Mapping[str, Any], path: _PATH, value: Any) -> dict[str, Any]:  # noqa: ANN401 - a config holds anything
+def _replaced(config: Mapping[str, Any], path: _PATH, value: Any) -> dict[str, Any]:
     first, *rest = path
     return {**config, first: _replaced(config[first], tuple(rest), value) if rest else value}

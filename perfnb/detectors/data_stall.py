@@ -17,7 +17,7 @@ from perfnb.detector import detector, example
     not_to_confuse_with=("python_overhead", "launch_overhead", "host_sync", "exposed_communication", "slow_rank"),
     examples=(
         example(
-            "the loader holds 50 of 100 us of two steps of rank 0 and none of rank 1, with no collectives: half of them on average",
+            "the loader holds 50 of 100 us of rank 0, none of rank 1, without collectives: half of that on average",
             lost_share=0.25,
             signals=("loader",),
             steps="""rank step start_us duration_us
@@ -25,13 +25,13 @@ from perfnb.detector import detector, example
                      0    8    100      100
                      1    7    0        100
                      1    8    100      100""",
-            phases="""rank step phase wall_us
-                      0    7    data  50
-                      0    7    other 50
-                      0    8    data  50
-                      0    8    other 50
-                      1    7    other 100
-                      1    8    other 100""",
+            phases="""rank step phase   wall_us
+                      0    7    data    50
+                      0    7    forward 50
+                      0    8    data    50
+                      0    8    forward 50
+                      1    7    forward 100
+                      1    8    forward 100""",
         ),
         example(
             "4 of 100 us stay under the threshold",
@@ -39,9 +39,9 @@ from perfnb.detector import detector, example
             signals=("loader",),
             steps="""rank step start_us duration_us
                      0    7    0        100""",
-            phases="""rank step phase wall_us
-                      0    7    data  4
-                      0    7    other 96""",
+            phases="""rank step phase   wall_us
+                      0    7    data    4
+                      0    7    forward 96""",
         ),
         example(
             "time on the run queue is the host's trouble, not the loader's",
@@ -49,12 +49,12 @@ from perfnb.detector import detector, example
             signals=("loader",),
             steps="""rank step start_us duration_us
                      0    7    0        100""",
-            phases="""rank step phase wall_us cpu_us runqueue_us blocked_us
-                      0    7    data  50      10     20          20
-                      0    7    other 50      50     0           0""",
+            phases="""rank step phase   wall_us cpu_us runqueue_us blocked_us
+                      0    7    data    50      10     20          20
+                      0    7    forward 50      50     0           0""",
         ),
         example(
-            "a wait of 60 us over a step's edge, of which the device idles 20 us in step 7 and 30 us in step 8 (10 us are hidden)",
+            "a wait of 60 us over a step's edge, of which the device idles 20 us in step 7 and 30 us in step 8 (10 are hidden)",
             lost_share=0.25,
             signals=("loader",),
             steps="""rank step start_us duration_us

@@ -14,12 +14,12 @@ _FEWEST_STEPS: Final = 10
 _LARGEST_P: Final = 0.001
 
 
-def _text(rank_one_work: int, worst_alternates: bool = False) -> dict[str, str]:  # noqa: FBT001, FBT002 - builds examples below
-    """Twelve steps of 100 us of two ranks: rank 0 works 60 us, rank 1 as given; the rest is communication."""
+def _text(least_work: int, *, worst_alternates: bool = False) -> dict[str, str]:
+    """Twelve steps of 100 us of two ranks: rank 1 works all the time, rank 0 as given and waits for the rest."""
     steps, phases = ["rank step start_us duration_us"], ["rank step phase wall_us"]
     for step in range(12):
         swap = worst_alternates and step % 2 == 1
-        for rank, work in enumerate((rank_one_work, 60) if swap else (60, rank_one_work)):
+        for rank, work in enumerate((100, least_work) if swap else (least_work, 100)):
             steps.append(f"{rank} {step} {step * 100} 100")
             phases += [f"{rank} {step} forward {work}", f"{rank} {step} communication {100 - work}"]
     return {"steps": "\n".join(steps), "phases": "\n".join(phases)}
@@ -30,7 +30,7 @@ def _text(rank_one_work: int, worst_alternates: bool = False) -> dict[str, str]:
     title="Waiting for the rank with the most work",
     needs=("collectives",),
     injected_by="uneven_rank",
-    source="same rank worst in (1 + 1/R)/2 of steps, half-way between chance and always: a control .57, a slow rank 1.00 (recorded)",
+    source="same rank worst in (1 + 1/R)/2 of steps, half-way from chance to always: a control .57, a slow rank 1.00 (recorded)",
     not_to_confuse_with=("exposed_communication", "data_stall", "python_overhead"),
     examples=(
         example(
@@ -38,21 +38,21 @@ def _text(rank_one_work: int, worst_alternates: bool = False) -> dict[str, str]:
             lost_share=0.20,
             signals=("collectives",),
             world_size=2,
-            **_text(100),
+            **_text(60),
         ),
         example(
-            "rank 1 works 68 us: 4 of 100 us over the mean stay under the threshold",
+            "rank 0 works 92 us, rank 1 100 us: 4 of 100 us over the mean stay under the threshold",
             lost_share=0.04,
             signals=("collectives",),
             world_size=2,
-            **_text(68),
+            **_text(92),
         ),
         example(
             "the worst rank changes from step to step: that is uneven batches, not a slow rank",
             lost_share=0.0,
             signals=("collectives",),
             world_size=2,
-            **_text(100, worst_alternates=True),
+            **_text(60, worst_alternates=True),
         ),
     ),
 )

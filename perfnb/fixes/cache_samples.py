@@ -14,7 +14,7 @@ from perfnb.fix import FixExample, fix
     answers=("data_stall",),
     reason="samples that are kept need neither be read nor transformed again",
     source="TensorFlow data performance guide, section caching; the same holds for a PyTorch dataset that keeps its samples",
-    caution="only the deterministic part of the transform may be cached; the prepared set must fit into memory; the first epoch gains nothing",
+    caution="only a deterministic transform may be cached; the prepared set must fit into memory; the first epoch gains nothing",
     examples=(
         FixExample("kept in memory", {"cache_samples": "none"}, {"cache_samples": "memory"}),
         FixExample("kept already", {"cache_samples": "memory"}, None, "memory already"),

@@ -19,9 +19,14 @@ _SLOW_BATCH = {"step": 100.0, "data.wall": 60.0, "loader": 60.0}
     answers=("data_stall",),
     reason="worker processes load the next batches while this one is trained on",
     source="PyTorch documentation, torch.utils.data: multi-process data loading",
-    caution="each worker holds a copy of the dataset object; no CUDA tensors in the dataset; random augmentation needs worker seeds",
+    caution="each worker holds a copy of the dataset; no CUDA tensors in the dataset; random augmentation needs worker seeds",
     examples=(
-        FixExample("60 us of loading beside 40 us of work need 2 workers", {"num_workers": 0}, {"num_workers": OneOf((2, 3, 4))}, parts=_SLOW_BATCH),
+        FixExample(
+            "60 us of loading beside 40 us of work need 2 workers",
+            {"num_workers": 0},
+            {"num_workers": OneOf((2, 3, 4))},
+            parts=_SLOW_BATCH,
+        ),
         FixExample(
             "no more workers than cores",
             {"num_workers": 0},
@@ -29,9 +34,17 @@ _SLOW_BATCH = {"step": 100.0, "data.wall": 60.0, "loader": 60.0}
             parts=_SLOW_BATCH,
             machine=Machine(cpu_capacity=2),
         ),
-        FixExample("as many workers as cores", {"num_workers": 2}, None, "2 cores", parts=_SLOW_BATCH, machine=Machine(cpu_capacity=2)),
+        FixExample(
+            "as many workers as cores", {"num_workers": 2}, None, "2 cores", parts=_SLOW_BATCH, machine=Machine(cpu_capacity=2)
+        ),
         FixExample("no such knob", {"batch_size": 8}, None, "no num_workers", parts=_SLOW_BATCH),
-        FixExample("nothing to hide behind", {"num_workers": 0}, None, "nothing else", parts={"step": 60.0, "data.wall": 60.0, "loader": 60.0}),
+        FixExample(
+            "nothing to hide behind",
+            {"num_workers": 0},
+            None,
+            "nothing else",
+            parts={"step": 60.0, "data.wall": 60.0, "loader": 60.0},
+        ),
     ),
 )
 def raise_num_workers(config: Mapping[str, Any], parts: StepParts, machine: Machine) -> Mapping[str, Any] | str:

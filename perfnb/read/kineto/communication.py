@@ -66,7 +66,11 @@ def collective_of(name: str) -> str | None:
 
     Examples
     --------
-    >>> collective_of("gloo:all_reduce"), collective_of("ncclKernel_AllReduce_RING_LL_Sum_float"), collective_of("ncclDevKernel_Generic")
+    >>> (
+    ...     collective_of("gloo:all_reduce"),
+    ...     collective_of("ncclKernel_AllReduce_RING_LL_Sum_float"),
+    ...     collective_of("ncclDevKernel_Generic"),
+    ... )
     ('all_reduce', 'all_reduce', None)
     """
     lower = name.lower()

@@ -16,6 +16,7 @@ from perfnb.read.kineto.source import EXPORT_HINT, pieces, what_it_is
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _LIST_START: Final = re.compile(rb'"traceEvents"\s*:\s*\[')
 _LIST_END: Final = re.compile(rb"[\[}]\s*(\])\s*(?:,|\}|$)")
+_ANY_LIST_END: Final = re.compile(rb"(\])\s*(?:,|\}|$)")  # where the last entry is no event
 _TRIES: Final = 16  # candidates for a boundary; the first nearly always is one
 _LONGEST_EVENT_BYTES: Final = 256 << 20  # past this, text in which no event ends is damaged
 
@@ -107,7 +108,12 @@ class TraceFile:
         if not bare:
             self._tail(rest)
         if not self._count:
-            message = f"{self.path.name} holds an empty event list: nothing was recorded; {EXPORT_HINT}"
+            holds = (
+                f"{self.dropped:,} entries, none of them an event"
+                if self.dropped
+                else "an empty event list: nothing was recorded"
+            )
+            message = f"{self.path.name} is no profiler trace: it holds {holds}; {EXPORT_HINT}"
             raise NotATraceError(message)
 
     def _until_list(self, stream: Iterator[bytes]) -> tuple[bytes, bool]:
@@ -181,8 +187,8 @@ class TraceFile:
         """The events up to the end of the list, and the position after its bracket."""
         if text.lstrip().startswith(b"]"):
             return [], text.index(b"]") + 1
-        candidates = [match.start(1) for match in _LIST_END.finditer(text)]
-        for position in candidates[::-1][:_TRIES]:
+        likely = [match.start(1) for match in _LIST_END.finditer(text)][::-1][:_TRIES]
+        for position in likely + [match.start(1) for match in _ANY_LIST_END.finditer(text)][::-1][:_TRIES]:
             try:
                 return self._decoded(text[:position]), position + 1
             except msgspec.DecodeError:

@@ -123,5 +123,6 @@ def _thread_of_steps(host: pd.DataFrame, steps: pd.DataFrame) -> tuple[str, str]
     """Process and thread that ran the steps: that of the rows which start with a step, else of the loader waits."""
     at_start = host[host["start_us"].isin(steps["start_us"]) & host["category"].eq("annotation")]
     rows = at_start if len(at_start) else host
-    process, thread = rows.groupby(["process", "thread"], observed=True).size().idxmax()  # type: ignore[misc]
-    return str(process), str(thread)
+    counts = rows.groupby(["process", "thread"], observed=True, as_index=False).size()
+    most = counts.sort_values("size", kind="stable").iloc[-1]
+    return str(most["process"]), str(most["thread"])

@@ -78,7 +78,11 @@ def read_kineto(path: str | PathLike[str], *more: str | PathLike[str], executor:
     world_size = world_size_of(paths, keys)
     signals, missing = _signals(made, world_size)
     return Run(
-        **made,
+        steps=made["steps"],
+        phases=made["phases"],
+        host_ops=made["host_ops"],
+        device_ops=made["device_ops"],
+        collectives=made["collectives"],
         machine=_machine(raws),
         signals=signals,
         missing=missing,
@@ -97,7 +101,9 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], frozenset[Path]]:
             inside = sorted(each for each in path.iterdir() if each.name.endswith(_SUFFIXES) and each.is_file())
             if not inside:
                 others = ", ".join(sorted(each.name for each in path.iterdir())[:6]) or "nothing"
-                message = f"folder {path.name or path} holds no *.json or *.json.gz file (it holds {others}): name a folder of traces"
+                message = (
+                    f"folder {path.name or path} holds no *.json or *.json.gz file (it holds {others}): name a folder of traces"
+                )
                 raise TraceFormatError(message)
             found.update(inside)
             files += inside
@@ -136,7 +142,7 @@ def _read_one(file: Path) -> RawTrace | NotATraceError:
 def _stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Frames of all ranks one below the other; categoricals get the union of their categories."""
     filled = [frame for frame in frames if len(frame)]
-    if len(filled) < 2:
+    if len(filled) <= 1:
         return filled[0] if filled else frames[0]
     texts = [name for name in filled[0].columns if any(isinstance(frame[name].dtype, pd.CategoricalDtype) for frame in filled)]
     joined = {name: pd.api.types.union_categoricals([frame[name].astype("category") for frame in filled]) for name in texts}

@@ -50,7 +50,9 @@ class RawTrace:
 class _Columns:
     """Columns that grow chunk by chunk; texts as codes, since a trace has few names and many rows."""
 
-    texts: dict[str, dict[str, int]] = field(default_factory=lambda: {name: {} for name in ("category", "name", "process", "thread")})
+    texts: dict[str, dict[str, int]] = field(
+        default_factory=lambda: {name: {} for name in ("category", "name", "process", "thread")}
+    )
     parts: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
 
     def add(self, name: str, values: NDArray[Any]) -> None:
@@ -108,7 +110,9 @@ def read_rows(path: Path, *, python: bool = False) -> RawTrace:
     if file.dropped:
         counts["entries that are no events"] = file.dropped
     if not columns.parts:
-        message = f"{path.name} holds no complete event (ph X) that could be used: record with activities=[ProfilerActivity.CPU, ...]"
+        message = (
+            f"{path.name} holds no complete event (ph X) that could be used: record with activities=[ProfilerActivity.CPU, ...]"
+        )
         raise TraceFormatError(message)
     base = _base_ns(file.keys)
     return RawTrace(
@@ -156,7 +160,9 @@ def _add(columns: _Columns, events: list[Event], skipped: frozenset[str], counts
         columns.add(name, _integers([getattr(each, name) for each in arguments]))
     for name in _OBJECTS:
         values = np.empty(len(arguments), dtype=object)
-        values[:] = [getattr(each, name) for each in arguments] if name not in ("shapes", "types") else _shapes(events, arguments, name)
+        values[:] = (
+            [getattr(each, name) for each in arguments] if name not in ("shapes", "types") else _shapes(events, arguments, name)
+        )
         columns.add(name, values)
 
 
@@ -169,7 +175,9 @@ def _shapes(events: Sequence[Event], arguments: Sequence[Arguments], name: str) 
 
 
 def _integers(values: Sequence[object]) -> NDArray[np.int64]:
-    return np.fromiter((value if type(value) is int and abs(value) < -MISSING else _integer(value) for value in values), np.int64, len(values))
+    return np.fromiter(
+        (value if type(value) is int and abs(value) < -MISSING else _integer(value) for value in values), np.int64, len(values)
+    )
 
 
 def _integer(value: object) -> int:
