@@ -70,8 +70,9 @@ def device_breakdown(run: Run, by: Literal["window", "step"] = "window") -> pd.D
         message = f"by={by!r} is not known: use 'window' or 'step'"
         raise PerfnbError(message)
     rows = []
+    launched = launches(run)["step"] if by == "step" else pd.Series(dtype="Int64")
     for rank, device, ops in devices(run):
-        for label, low, high in _windows(run, int(rank), ops) if by == "step" else [(None, *_extent(ops))]:
+        for label, low, high in _windows(run, rank, ops, launched) if by == "step" else [(None, *_extent(ops))]:
             key = {"rank": rank, "device": device} | ({} if label is None else {"step": label})
             rows.append(key | _split(ops, low, high))
     key_columns = ["rank", "device"] + (["step"] if by == "step" else [])
@@ -100,9 +101,9 @@ def _extent(ops: pd.DataFrame) -> tuple[float, float]:
     return float(ops["start_us"].min()), float((ops["start_us"] + ops["duration_us"]).max())
 
 
-def _windows(run: Run, rank: int, ops: pd.DataFrame) -> list[tuple[int, float, float]]:
-    """Device steps: step number, start and end."""
-    step = launches(run)["step"].reindex(ops.index)
+def _windows(run: Run, rank: int, ops: pd.DataFrame, launched: pd.Series) -> list[tuple[int, float, float]]:
+    """Device steps: step number, start and end; `launched` is the host step that launched each op."""
+    step = launched.reindex(ops.index)
     own = run.steps[run.steps["rank"] == rank].sort_values("start_us")
     first = ops["start_us"].groupby(step).min()
     starts = [(int(number), float(first[number])) for number in own["step"] if number in first.index]

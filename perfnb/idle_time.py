@@ -9,9 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from perfnb.intervals import EMPTY, Intervals, clip, intersect, joined, subtract, union
-from perfnb.launches import launches
 from perfnb.read.kineto.classify import LOADER_PATTERN
-from perfnb.run import Run
 
 CAUSES: Final = ("transfer", "dependency", "data", "sync", "launch", "python", "unattributed")
 _FEWEST_LAUNCHES: Final = 20  # for a median latency
@@ -22,7 +20,7 @@ _BLOCKING: Final = r"Synchronize|(?i:memcpy)"  # cuda* and hip*: *Synchronize, a
 Floats = NDArray[np.float64]
 
 
-def idle_causes(run: Run, rank: int, ops: pd.DataFrame, low: float, high: float) -> dict[str, Intervals]:
+def idle_causes(host: pd.DataFrame, ops: pd.DataFrame, launched: pd.DataFrame, low: float, high: float) -> dict[str, Intervals]:
     """Idle time of one device in [low, high) by cause; the causes are disjoint and their union is the idle time.
 
     For a gap that op j ends, whose launch call is made by host thread h, in this order, each taking what is left:
@@ -38,12 +36,12 @@ def idle_causes(run: Run, rank: int, ops: pd.DataFrame, low: float, high: float)
 
     Parameters
     ----------
-    run
-        The run.
-    rank
-        Rank of the device.
+    host
+        Host ops of the device's rank.
     ops
         Device ops of one device.
+    launched
+        `launches(run)`.
     low, high
         Window, in microseconds.
 
@@ -53,7 +51,7 @@ def idle_causes(run: Run, rank: int, ops: pd.DataFrame, low: float, high: float)
         Cause to its intervals, for every cause in `CAUSES`.
     """
     gap_start, gap_end, ended_by = _gaps(ops, low, high)
-    calls = launches(run).reindex(ended_by) if len(ended_by) else launches(run).iloc[:0]
+    calls = launched.reindex(ended_by)
     call_start, call_end = (calls[name].to_numpy(dtype=float) for name in ("call_start_us", "call_end_us"))
     known = ~np.isnan(call_start)
     queued = known & (call_start < gap_start)
@@ -71,7 +69,6 @@ def idle_causes(run: Run, rank: int, ops: pd.DataFrame, low: float, high: float)
     causes["unattributed"] = joined(
         union(*_where(~known, gap_start, gap_end)), clip(union([_last_end(ops, low)], [high]), low, high)
     )
-    host = run.host_ops[run.host_ops["rank"] == rank]
     threads = pd.MultiIndex.from_arrays([calls["process"].astype(object), calls["thread"].astype(object)])
     for process, thread in dict.fromkeys(threads[late]):
         own = late & (threads == (process, thread))

@@ -11,6 +11,7 @@ from perfnb.device_time import TOLERANCE_US, devices, unions
 from perfnb.errors import LedgerError, NoStepsError, PerfnbError
 from perfnb.idle_time import CAUSES, idle_causes
 from perfnb.intervals import Intervals, covered, joined, subtract
+from perfnb.launches import launches
 from perfnb.run import Run
 
 LEDGER_COLUMNS: Final = ("rank", "step", "clock", "device", "part", "time_us")
@@ -121,12 +122,14 @@ def steady_steps(run: Run) -> pd.DataFrame:
 
 def _device_ledger(run: Run) -> pd.DataFrame:
     frames = []
+    launched = launches(run)
     for rank, device, ops in devices(run):
         own = run.steps[run.steps["rank"] == rank]
         low, high = own["start_us"].to_numpy(), (own["start_us"] + own["duration_us"]).to_numpy()
         if not len(own):
             continue
-        for part, spans in _device_parts(run, rank, ops, float(low.min()), float(high.max())).items():
+        host = run.host_ops[run.host_ops["rank"] == rank]
+        for part, spans in _device_parts(host, ops, launched, float(low.min()), float(high.max())).items():
             frames.append(
                 pd.DataFrame(
                     {
@@ -142,12 +145,12 @@ def _device_ledger(run: Run) -> pd.DataFrame:
     return _tidy(frames)
 
 
-def _device_parts(run: Run, rank: int, ops: pd.DataFrame, low: float, high: float) -> dict[str, Intervals]:
+def _device_parts(host: pd.DataFrame, ops: pd.DataFrame, launched: pd.DataFrame, low: float, high: float) -> dict[str, Intervals]:
     compute, communication, copies = unions(ops)
     exposed_communication = subtract(communication, compute)
     busy = joined(compute, exposed_communication)
     parts = {"compute": compute, "exposed_communication": exposed_communication, "exposed_copy": subtract(copies, busy)}
-    causes = idle_causes(run, rank, ops, low, high)
+    causes = idle_causes(host, ops, launched, low, high)
     return parts | {f"idle.{cause}": causes[cause] for cause in CAUSES}
 
 

@@ -22,12 +22,12 @@ def detectors_page() -> str:
     for each in detectors():
         links = [f"[{fix.name}](fixes.md#{fix.name})" for fix in fixes() if each.name in fix.answers]
         claims = ", ".join(f"`{part}`" for part in each.claims) or "excess of the critical rank"
-        rows.append(
-            f"| [{each.name}](#{each.name}) | {each.family} | {_threshold(each)} | {claims} | {', '.join(links) or 'a person'} |"
-        )
+        cells = (f"[{each.name}](#{each.name})", each.family, _threshold(each), claims, ", ".join(links) or "a person")
+        rows.append(f"| {' | '.join(cells)} |")
     intro = (
         "# Detectors\n\nA finding needs its share of step time at or above the threshold and a low end of its 80 % interval of at "
-        "least 3 %. What stays below is listed as not limiting, with its number; what could not be\nlooked at is listed with the reason.\n\n"
+        "least 3 %. What stays below is listed as not limiting, with its number; what could not be looked at is listed with\n"
+        "the reason.\n\n"
     )
     return _HEAD + intro + "\n".join(rows) + "\n" + "".join(map(_detector, detectors()))
 
@@ -83,8 +83,9 @@ def _fix(each: Fix) -> str:
         for case in each.examples
     )
     caution = f"\n\n**Check first.** {each.caution[:1].upper()}{each.caution[1:]}." if each.caution else ""
+    why = f"{each.reason[:1].upper()}{each.reason[1:]}"
     return (
-        f"\n## {each.name}\n\n{each.doc}\n\n**Why.** {each.reason[:1].upper()}{each.reason[1:]}. Source: {each.source}.{caution}\n\n"
+        f"\n## {each.name}\n\n{each.doc}\n\n**Why.** {why}. Source: {each.source}.{caution}\n\n"
         f"**Examples** (each is a test):\n\n{cases}\n"
     )
 
