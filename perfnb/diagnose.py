@@ -95,7 +95,8 @@ def mean_parts(ground: Ground) -> pd.DataFrame:
     totals = per_step.groupby(["clock", "part"], sort=False, as_index=False)[["time_us"]].sum()
     totals = totals.assign(time_us=totals["time_us"] / len(ground.durations))
     totals = totals.assign(share=totals["time_us"] / float(totals["time_us"].sum()))
-    return totals[totals["time_us"] > 0].reset_index(drop=True)
+    spent: pd.DataFrame = totals[totals["time_us"] > 0].reset_index(drop=True)
+    return spent
 
 
 def _mean(durations: pd.Series) -> tuple[float, float, float]:

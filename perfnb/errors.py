@@ -1,5 +1,7 @@
 """The exceptions of perfnb: one class for each thing that a caller could handle."""
 
+EXPORT_HINT = "export one with torch.profiler: prof.export_chrome_trace('trace.json.gz')"
+
 
 class PerfnbError(Exception):
     """Base class of every error that perfnb raises on purpose."""
@@ -10,7 +12,15 @@ class TraceFormatError(PerfnbError):
 
 
 class NotATraceError(TraceFormatError):
-    """A file is something else than a profiler trace: says what it seems to be."""
+    """A file is JSON, but something else than a profiler trace: `name` is the file's, `what` says what it holds."""
+
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__(name, what)
+        self.name, self.what = name, what
+
+    def __str__(self) -> str:
+        """What it is and what to do."""
+        return f"{self.name} is no profiler trace: {self.what}; {EXPORT_HINT}"
 
 
 class RankConflictError(PerfnbError):

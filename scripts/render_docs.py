@@ -22,11 +22,12 @@ def detectors_page() -> str:
     for each in detectors():
         links = [f"[{fix.name}](fixes.md#{fix.name})" for fix in fixes() if each.name in fix.answers]
         claims = ", ".join(f"`{part}`" for part in each.claims) or "excess of the critical rank"
-        cells = (f"[{each.name}](#{each.name})", each.family, _threshold(each), claims, ", ".join(links) or "a person")
+        name = f"[{each.name}](#{each.name})"
+        cells = (name, each.family, _threshold(each), claims, ", ".join(links) or "a person")
         rows.append(f"| {' | '.join(cells)} |")
     intro = (
-        "# Detectors\n\nA finding needs its share of step time at or above the threshold and a low end of its 80 % interval of at "
-        "least 3 %. What stays below is listed as not limiting, with its number; what could not be looked at is listed with\n"
+        "# Detectors\n\nA finding needs its share of step time at or above the threshold and a low end of its interval (80 %) of "
+        "at least 3 %. What stays below is listed as not limiting, with its number; what could not be looked at is listed with\n"
         "the reason.\n\n"
     )
     return _HEAD + intro + "\n".join(rows) + "\n" + "".join(map(_detector, detectors()))

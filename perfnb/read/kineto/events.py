@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
-from perfnb.errors import NotATraceError, TraceFormatError
-from perfnb.read.kineto.source import EXPORT_HINT, pieces, what_it_is
+from perfnb.errors import EXPORT_HINT, NotATraceError, TraceFormatError
+from perfnb.read.kineto.source import pieces, what_it_is
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _LIST_START: Final = re.compile(rb'"traceEvents"\s*:\s*\[')
@@ -107,14 +107,11 @@ class TraceFile:
             yield chunk
         if not bare:
             self._tail(rest)
+        if not self._count and self.dropped:
+            raise NotATraceError(self.path.name, f"a list of {self.dropped:,} entries, none of them an event")
         if not self._count:
-            holds = (
-                f"{self.dropped:,} entries, none of them an event"
-                if self.dropped
-                else "an empty event list: nothing was recorded"
-            )
-            message = f"{self.path.name} is no profiler trace: it holds {holds}; {EXPORT_HINT}"
-            raise NotATraceError(message)
+            message = f"{self.path.name} holds an empty event list: nothing was recorded; {EXPORT_HINT}"
+            raise TraceFormatError(message)
 
     def _until_list(self, stream: Iterator[bytes]) -> tuple[bytes, bool]:
         """Content from the first event on, and whether the file is a bare list."""
@@ -126,7 +123,7 @@ class TraceFile:
             text = text.lstrip()
             if (other := what_it_is(text)) is not None:
                 message = f"{self.path.name} is no profiler trace but {other}; {EXPORT_HINT}"
-                raise NotATraceError(message)
+                raise TraceFormatError(message)
             if text.startswith(b"["):
                 return text[1:], True
             for match in _LIST_START.finditer(text):
@@ -145,9 +142,7 @@ class TraceFile:
         except msgspec.DecodeError as error:
             return TraceFormatError(f"{self.path.name} is no valid JSON: {error} (of {len(text):,} bytes)")
         shown = ", ".join(list(keys)[:6]) if isinstance(keys, dict) else type(keys).__name__
-        return NotATraceError(
-            f"{self.path.name} is JSON but no profiler trace: it has {shown or 'no key'} and no list traceEvents; {EXPORT_HINT}"
-        )
+        return NotATraceError(self.path.name, f"JSON with {shown or 'no key'} and no list traceEvents")
 
     def _decoded(self, content: bytes) -> list[Event]:
         text = b"[" + content + b"]"

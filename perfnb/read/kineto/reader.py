@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from os import PathLike
@@ -20,6 +19,16 @@ from perfnb.read.kineto.ranks import ranks_of, world_size_of
 from perfnb.read.kineto.rows import RawTrace, read_rows
 from perfnb.run import Machine, Run
 
+_LEFT_OUT: Final = {
+    "[memory]": "memory events",
+    "gpu_user_annotation": "annotations repeated on the device",
+    "ph M": "names of processes and threads",
+    "ph f": "ends of arrows",
+    "ph i": "instants",
+    "ph s": "starts of arrows",
+    "python_function": "Python functions",
+    "trace": "marks of the recording",
+}
 _SUFFIXES: Final = (".json", ".json.gz")
 
 
@@ -123,7 +132,7 @@ def _read_all(files: Sequence[Path], skippable: frozenset[Path], executor: Execu
         if isinstance(answer, RawTrace):
             raws.append(answer)
         elif file in skippable:
-            skipped.append(f"skipped: {answer}")
+            skipped.append(f"skipped {answer.name}: {answer.what}")
         else:
             raise answer
     if not raws:
@@ -151,8 +160,9 @@ def _stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _notes(raw: RawTrace) -> list[str]:
-    wanted: Counter[str] = Counter({kind: count for kind, count in raw.counts.items() if kind != "trace"})
-    return [f"{raw.path.name}: left out {count:,} x {kind}" for kind, count in sorted(wanted.items())]
+    """One sentence on what a file holds that no table does."""
+    left_out = ", ".join(f"{count:,} {_LEFT_OUT.get(kind, kind)}" for kind, count in sorted(raw.counts.items()))
+    return [f"{raw.path.name}: left out {left_out}"] if left_out else []
 
 
 def _machine(raws: Sequence[RawTrace]) -> Machine:

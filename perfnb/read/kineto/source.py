@@ -10,11 +10,10 @@ from typing import IO, Final, Never, cast
 from isal import igzip, isal_zlib
 from tqdm.auto import tqdm
 
-from perfnb.errors import NotATraceError, TraceFormatError
+from perfnb.errors import EXPORT_HINT, TraceFormatError
 
 PIECE_BYTES: Final = 8 << 20
 PROGRESS_FROM_BYTES: Final = 4 << 20  # of the file as stored: smaller ones are read in well under a second
-EXPORT_HINT: Final = "export one with torch.profiler: prof.export_chrome_trace('trace.json.gz')"
 
 _ISAL_ERROR: Final = cast("type[Exception]", isal_zlib.error)
 _GZIP: Final = b"\x1f\x8b"
@@ -32,10 +31,8 @@ def pieces(path: Path) -> Iterator[bytes]:
 
     Raises
     ------
-    NotATraceError
-        If the file is empty.
     TraceFormatError
-        If the file cannot be opened, or its gzip stream is damaged or cut off.
+        If the file is empty or cannot be opened, or its gzip stream is damaged or cut off.
     """
     try:
         size = path.stat().st_size
@@ -44,7 +41,7 @@ def pieces(path: Path) -> Iterator[bytes]:
             file.seek(0)
             if not head:
                 message = f"{path.name} is empty (0 bytes): {EXPORT_HINT}"
-                raise NotATraceError(message)
+                raise TraceFormatError(message)
             stream = _unzipped(file) if head == _GZIP else file
             with tqdm(
                 total=size,

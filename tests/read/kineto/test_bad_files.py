@@ -49,7 +49,7 @@ def test_json_that_breaks_in_the_middle_names_the_byte_and_the_event(tmp_path: P
         (gzip.compress(b""), "is empty|no valid JSON|holds nothing"),
         (
             b'{"num_workers": 4, "batch_size": 8}',
-            "is JSON but no profiler trace: it has num_workers, batch_size and no list traceEvents",
+            "is no profiler trace: JSON with num_workers, batch_size and no list traceEvents",
         ),
         (b"{}", "no key and no list traceEvents"),
         (b'{"traceEvents": []}', "empty event list"),
@@ -77,7 +77,7 @@ def test_a_folder_without_traces_lists_what_it_holds(tmp_path: Path) -> None:
         read_kineto(tmp_path)
 
     (tmp_path / "config.json").write_text('{"num_workers": 4}')
-    with pytest.raises(TraceFormatError, match=r"no profiler trace in .*config.json is JSON but no profiler trace"):
+    with pytest.raises(TraceFormatError, match=r"no profiler trace in .*config.json: JSON with num_workers"):
         read_kineto(tmp_path)
 
 
