@@ -56,6 +56,18 @@ def apply(what: Changes, config: Mapping[str, Any]) -> dict[str, Any]:
 def undo(what: Changes, config: Mapping[str, Any]) -> dict[str, Any]:
     """New config without the changes that `apply` made.
 
+    Parameters
+    ----------
+    what
+        What was applied: a suggestion, a change, or several changes.
+    config
+        The config that `apply` gave.
+
+    Returns
+    -------
+    dict
+        A new config; the given one is not touched.
+
     Raises
     ------
     StaleChange

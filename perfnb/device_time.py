@@ -107,7 +107,7 @@ def _windows(run: Run, rank: int, ops: pd.DataFrame, launched: pd.Series) -> lis
     own = run.steps[run.steps["rank"] == rank].sort_values("start_us")
     first = ops["start_us"].groupby(step).min()
     starts = [(int(number), float(first[number])) for number in own["step"] if number in first.index]
-    ends = [start for _, start in starts[1:]] + [_extent(ops)[1]]
+    ends = [start for _, start in starts[1:]] + [_extent(ops)[1]] * bool(starts)
     return [(number, start, max(start, end)) for (number, start), end in zip(starts, ends, strict=True)]
 
 

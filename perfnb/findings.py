@@ -82,7 +82,15 @@ class Cleared:
 
 @dataclass(frozen=True, slots=True)
 class NotMeasured:
-    """A detector could not look, and why. Never to be read as "fine"."""
+    """A detector could not look, and why. Never to be read as "fine".
+
+    Attributes
+    ----------
+    detector, category
+        Which detector could not look, and its family.
+    reason
+        What it lacks, in words.
+    """
 
     detector: str
     category: str

@@ -37,7 +37,7 @@ class Machine:
     constants: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Run:
     """The tables of one job.
 

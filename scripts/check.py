@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+SUM = re.compile(r"^(Found|Success|All checks|Contracts:|TOTAL|Coverage failure)|\b(passed|failed|formatted|error)\b")
 SANITIZE = ("--nbval-sanitize-with", "tests/sanitize.cfg")
 
 
@@ -38,9 +40,10 @@ class Result:
 
     @property
     def closing_line(self) -> str:
-        """The last line that the check printed, without the bars that pytest draws around it."""
+        """The last line that sums the check up, else its last line, without the bars that pytest draws around it."""
         lines = [line.strip("= ") for line in self.output.splitlines() if line.strip("= ")]
-        return lines[-1] if lines else ""
+        sums = [line for line in lines if SUM.search(line)]
+        return (sums or lines or [""])[-1]
 
 
 CHECKS = (
@@ -49,7 +52,7 @@ CHECKS = (
     Check("mypy --strict", ("-m", "mypy")),
     Check("import-linter", ("-c", "from importlinter.cli import lint_imports_command as check; check()", "--no-logo")),
     Check("pytest with doctests", ("-m", "pytest", "--cov", "--cov-report=")),
-    Check("branch coverage", ("-m", "coverage", "report", "--skip-covered", "--skip-empty")),
+    Check("branch coverage", ("-m", "coverage", "report", "--sort=cover")),
     Check("notebooks, strict nbval", ("-m", "pytest", "--nbval", "--nbval-current-env", *SANITIZE, "notebooks")),
 )
 

@@ -11,7 +11,9 @@ import pytest
 import perfnb
 from perfnb.catalogue import detectors
 
-EXPECTED = list(csv.DictReader((Path(__file__).parent.parent / "data/samples/expected.csv").open(encoding="utf-8")))
+EXPECTED = list(
+    csv.DictReader((Path(__file__).parent.parent / "data/samples/expected.csv").read_text(encoding="utf-8").splitlines())
+)
 FAMILIES = {each.name: each.family for each in detectors()}
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from perfnb.detector import detector, example
 
-_TABLES = {
+_TABLES: dict[str, Any] = {
     "steps": """rank step start_us duration_us
                 0    7    0        100
                 0    8    100      100

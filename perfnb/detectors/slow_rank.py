@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import comb
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 
@@ -14,7 +14,7 @@ _FEWEST_STEPS: Final = 10
 _LARGEST_P: Final = 0.001
 
 
-def _text(least_work: int, *, worst_alternates: bool = False) -> dict[str, str]:
+def _text(least_work: int, *, worst_alternates: bool = False) -> dict[str, Any]:
     """Twelve steps of 100 us of two ranks: rank 1 works all the time, rank 0 as given and waits for the rest."""
     steps, phases = ["rank step start_us duration_us"], ["rank step phase wall_us"]
     for step in range(12):

@@ -1,0 +1,1 @@
+"""Predictions against what was measured after the change."""

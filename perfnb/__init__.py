@@ -1,0 +1,138 @@
+"""perfnb tells where training time goes, what to change, how much that will help, and whether it did.
+
+The public names. Each is loaded from its module on first use, so that `import perfnb` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import MappingProxyType, ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from perfnb.apply import apply, undo
+    from perfnb.charts import breakdown_chart, findings_chart, impact_chart, step_timeline_chart
+    from perfnb.device_time import device_breakdown
+    from perfnb.diagnose import diagnose
+    from perfnb.findings import Diagnosis, Finding, NotMeasured
+    from perfnb.fix import Suggestion
+    from perfnb.ledger import step_ledger
+    from perfnb.magics import load_ipython_extension, unload_ipython_extension
+    from perfnb.panels import bottleneck_panel, whatif_panel
+    from perfnb.prediction import Change, Prediction, Unknown
+    from perfnb.read.kineto import read_kineto as read_trace
+    from perfnb.run import Machine, Run
+    from perfnb.suggest import plan, suggest
+    from perfnb.verify import Outcome, verify
+    from perfnb.whatif.step_model import predict
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Change",
+    "Diagnosis",
+    "Finding",
+    "Machine",
+    "NotMeasured",
+    "Outcome",
+    "Prediction",
+    "Run",
+    "Suggestion",
+    "Unknown",
+    "__version__",
+    "apply",
+    "bottleneck_panel",
+    "breakdown_chart",
+    "device_breakdown",
+    "diagnose",
+    "findings_chart",
+    "impact_chart",
+    "load_ipython_extension",
+    "plan",
+    "predict",
+    "read_trace",
+    "step_ledger",
+    "step_timeline_chart",
+    "suggest",
+    "undo",
+    "unload_ipython_extension",
+    "verify",
+    "whatif_panel",
+]
+
+_PLACES: Final = MappingProxyType(
+    {
+        "Change": "perfnb.prediction",
+        "Diagnosis": "perfnb.findings",
+        "Finding": "perfnb.findings",
+        "Machine": "perfnb.run",
+        "NotMeasured": "perfnb.findings",
+        "Outcome": "perfnb.verify",
+        "Prediction": "perfnb.prediction",
+        "Run": "perfnb.run",
+        "Suggestion": "perfnb.fix",
+        "Unknown": "perfnb.prediction",
+        "apply": "perfnb.apply",
+        "bottleneck_panel": "perfnb.panels",
+        "breakdown_chart": "perfnb.charts",
+        "device_breakdown": "perfnb.device_time",
+        "diagnose": "perfnb.diagnose",
+        "findings_chart": "perfnb.charts",
+        "impact_chart": "perfnb.charts",
+        "load_ipython_extension": "perfnb.magics",
+        "plan": "perfnb.suggest",
+        "predict": "perfnb.whatif.step_model",
+        "read_trace": "perfnb.read.kineto:read_kineto",
+        "step_ledger": "perfnb.ledger",
+        "step_timeline_chart": "perfnb.charts",
+        "suggest": "perfnb.suggest",
+        "undo": "perfnb.apply",
+        "unload_ipython_extension": "perfnb.magics",
+        "verify": "perfnb.verify",
+        "whatif_panel": "perfnb.panels",
+    }
+)
+"""Public name to its module, with the name that it has there after a colon where that differs."""
+
+
+class _Package(ModuleType):
+    """The module `perfnb`, which keeps a public name for the function where a submodule has the same name.
+
+    Importing `perfnb.diagnose` makes Python bind the submodule as an attribute of its package, over the function of that name.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set an attribute, unless it is a submodule that would hide the public name."""
+        if not (name in _PLACES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    """The public name, loaded on first use (PEP 562)."""
+    if name not in _PLACES:
+        message = f"module 'perfnb' has no attribute {name!r}: its public names are {', '.join(__all__)}"
+        raise AttributeError(message, name=name, obj=sys.modules[__name__])
+    place, _, inner_name = _PLACES[name].partition(":")
+    value = getattr(importlib.import_module(place), inner_name or name)
+    globals()[name] = value
+    return value
+
+
+def _show_values() -> None:
+    """Show perfnb's values by their faces in a notebook that imports perfnb and never says `%load_ext perfnb`."""
+    ipython = sys.modules.get("IPython")
+    shell = getattr(ipython, "get_ipython", lambda: None)()
+    if shell is not None:
+        importlib.import_module("perfnb.magics").register_display(shell)
+
+
+def __dir__() -> list[str]:
+    """The public names and those that every module has."""
+    return sorted({*globals(), *__all__})
+
+
+_show_values()

@@ -1,0 +1,279 @@
+"""The what-if panel: one control per knob, what the present setting is predicted to do, Apply and Undo."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import ipywidgets as widgets
+import pandas as pd
+
+from perfnb import text
+from perfnb.charts import impact_chart, live
+from perfnb.document import Block, Bundle, Line, Section, Table, Verdict, bundle, joined_html
+from perfnb.facts import impact
+from perfnb.panels.at_rest import AtRest
+from perfnb.panels.bars import parts_bars, step_bars
+from perfnb.panels.base import Panel, View, button, column, row, set_visible
+from perfnb.panels.controls import Control
+from perfnb.panels.diff import diff_block
+from perfnb.panels.history import Config, Edit, History, said
+from perfnb.prediction import Change, Prediction, Unknown
+from perfnb.report import picture
+from perfnb.wording import assumptions, changed, predicted
+
+Predict = Callable[[Mapping[str, Any], int], Prediction | Unknown]
+"""Answers knob -> value after, with so many draws."""
+
+DRAWS_MOVING: Final = 10
+DRAWS_AT_REST: Final = 40
+SLOW_S: Final = 0.08
+"""A prediction that takes longer makes sliders report on release only."""
+
+
+class WhatIfPanel(Panel):
+    """Controls on knobs with a live prediction; `panel.num_workers.value = 8` moves one from code.
+
+    Parameters
+    ----------
+    title
+        What was recorded, in words.
+    knobs
+        Knob to the value that the run was recorded with, in the order to show.
+    config
+        The config that Apply changes; never modified.
+    predict
+        The what-if model.
+    on_apply, on_undo
+        Make the new config, and put it where it lives.
+    home
+        What to do with the new config, in a sentence; shown after Apply and Undo.
+    suggested
+        Changes that were suggested, best first, each with its label.
+    parts
+        Ledger parts of the run: part, time_us, share.
+    """
+
+    def __init__(
+        self,
+        *,
+        title: str,
+        knobs: Mapping[str, Any],
+        config: Config,
+        predict: Predict,
+        on_apply: Edit,
+        on_undo: Edit,
+        suggested: Mapping[str, Sequence[Change]],
+        parts: pd.DataFrame,
+        home: str = "",
+    ) -> None:
+        self._home = home
+        self._title, self._parts, self._suggested, self._predict = title, parts, dict(suggested), predict
+        self._history = History(config, on_apply, on_undo)
+        self._lock, self._at_rest = threading.RLock(), AtRest()
+        self._now = predict({}, DRAWS_AT_REST)
+        self.answer = self._now
+        self.message: tuple[Block, ...] = ()
+        wanted = [change for changes in suggested.values() for change in changes]
+        self.controls = {
+            knob: Control(knob, value, [change.after for change in wanted if change.knob == knob])
+            for knob, value in knobs.items()
+        }
+        self._make_widgets()
+        for control in self.controls.values():
+            control.observe(lambda _: self._moved())
+        self._refresh(DRAWS_AT_REST)
+
+    def __getattr__(self, knob: str) -> Control:
+        """The control of a knob."""
+        controls = self.__dict__.get("controls", {})
+        if knob in controls:
+            return controls[knob]  # type: ignore[no-any-return]
+        message = f"the panel has no {knob!r}: its knobs are {', '.join(controls) or 'none'}"
+        raise AttributeError(message)
+
+    @property
+    def config(self) -> Config:
+        """The config with what was applied here."""
+        return self._history.config
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """What differs between the controls and the run as it was recorded."""
+        return tuple(Change(knob, each.recorded, each.value) for knob, each in self.controls.items() if each.is_changed)
+
+    @property
+    def pending(self) -> tuple[Change, ...]:
+        """What Apply would change: what differs between the controls and the config."""
+        now = {knob: each.recorded for knob, each in self.controls.items()}
+        for step in self._history.applied:
+            now |= {change.knob: change.after for change in step}
+        return tuple(Change(knob, now[knob], each.value) for knob, each in self.controls.items() if each.value != now[knob])
+
+    def snapshot(self) -> Bundle:
+        """The present state as HTML, Markdown and plain text."""
+        with self._lock:
+            self._at_rest.settle()
+            settings = Table(
+                "Settings",
+                ("knob", "recorded", "now"),
+                tuple((knob, text.name(each.recorded), text.name(each.value)) for knob, each in self.controls.items()),
+            )
+            chart = picture(impact_chart(self._impact())) if isinstance(self._now, Prediction) else ()
+            return bundle([*self._header(), settings, *self._result(), *self._bars(), *chart, *self._details(), *self._outcome()])
+
+    def _make_widgets(self) -> None:
+        self.apply_button = button("Apply", "Make a new config with these values", style="primary")
+        self.undo_button = button("Undo", "Take the latest Apply back")
+        self.reset_button = button("Reset all", "Every control back to the recorded value")
+        self.suggested_choice = widgets.Dropdown(
+            options=[
+                ("choose one to set its values", 0),
+                *((text.name(label), number + 1) for number, label in enumerate(self._suggested)),
+            ],
+            description="Suggested",
+            style={"description_width": "190px"},
+            layout=widgets.Layout(width="480px"),
+        )
+        set_visible(self.suggested_choice, visible=bool(self._suggested))
+        self._views = {
+            name: View(is_status=name in ("result", "outcome")) for name in ("header", "result", "bars", "details", "outcome")
+        }
+        self.code = widgets.Textarea(
+            description="In Python",
+            disabled=True,
+            rows=5,
+            layout=widgets.Layout(width="640px"),
+            style={"description_width": "80px"},
+        )
+        self.chart = live(impact_chart(self._impact())) if isinstance(self._now, Prediction) else None
+        self.apply_button.on_click(lambda _: self._apply())
+        self.undo_button.on_click(lambda _: self._undo())
+        self.reset_button.on_click(lambda _: self._reset())
+        self.suggested_choice.observe(lambda change: self._take(change["new"]), names="value")
+        self.root = column(
+            self._views["header"].widget,
+            self.suggested_choice,
+            *(each.row for each in self.controls.values()),
+            self._views["result"].widget,
+            row(self.apply_button, self.undo_button, self.reset_button),
+            self._views["outcome"].widget,
+            self._views["bars"].widget,
+            *([self.chart] if self.chart is not None else []),
+            self._views["details"].widget,
+            self.code,
+        )
+
+    def _moved(self) -> None:
+        self._refresh(DRAWS_MOVING)
+        self._at_rest.run(lambda: self._refresh(DRAWS_AT_REST))
+
+    def _refresh(self, draws: int) -> None:
+        with self._lock:
+            start = time.perf_counter()
+            self.answer = (
+                self._predict({change.knob: change.after for change in self.changes}, draws) if self.changes else self._now
+            )
+            if draws == DRAWS_MOVING:
+                self._settle_speed(time.perf_counter() - start)
+            for name, blocks in {
+                "header": self._header(),
+                "result": self._result(),
+                "bars": self._bars(),
+                "details": self._details(),
+                "outcome": self._outcome(),
+            }.items():
+                self._views[name].show_html(joined_html(blocks))
+            if self.chart is not None:
+                self.chart.chart = impact_chart(self._impact())
+            self.code.value = self._python()
+            self.apply_button.disabled = not self.pending
+            self.apply_button.description = "Apply" if isinstance(self.answer, Prediction) else "Apply without a prediction"
+            self.undo_button.disabled = not self._history.applied
+            latest = changed(self._history.applied[-1]) if self._history.applied else ""
+            self.undo_button.description = f"Undo {latest}" if latest else "Undo"
+            self.reset_button.disabled = not self.changes
+
+    def _settle_speed(self, seconds: float) -> None:
+        if seconds > SLOW_S:
+            for each in self.controls.values():
+                each.set_live(live=False)
+
+    def _apply(self) -> None:
+        with self._lock:
+            pending = self.pending
+            if pending:
+                error = self._history.apply(pending)
+                self.message = said(error, f"Applied: {changed(pending)}", self._home)
+            self._refresh(DRAWS_AT_REST)
+
+    def _undo(self) -> None:
+        with self._lock:
+            latest = self._history.applied[-1] if self._history.applied else ()
+            error = self._history.undo()
+            self.message = said(error, f"Taken back: {changed(latest)}", self._home)
+            if not error:
+                for change in latest:
+                    self.controls[change.knob].value = change.before
+            self._refresh(DRAWS_AT_REST)
+
+    def _reset(self) -> None:
+        for each in self.controls.values():
+            each.reset()
+
+    def _take(self, number: int) -> None:
+        """Set the values of a suggestion; 0 stands for none."""
+        for change in list(self._suggested.values())[number - 1] if number else ():
+            if change.knob in self.controls:
+                self.controls[change.knob].value = change.after
+
+    def _impact(self) -> pd.DataFrame:
+        now = self._now
+        same = (
+            {"now": Prediction(now.metric, now.before, now.before, now.before, now.before, now.basis)}
+            if isinstance(now, Prediction)
+            else {}
+        )
+        return impact({**same, **({"after the change": self.answer} if self.changes else {})})
+
+    def _header(self) -> list[Block]:
+        return [Line("", f"What if: {self._title}")]
+
+    def _result(self) -> list[Block]:
+        if not self.changes:
+            if isinstance(self._now, Unknown):
+                return [Verdict("?", predicted(self._now))]
+            return [
+                Verdict(
+                    "",
+                    f"{text.duration(self._now.before)} per step as recorded",
+                    "change a knob to see what it is predicted to do",
+                    "predict",
+                )
+            ]
+        return [
+            Verdict("?" if isinstance(self.answer, Unknown) else "", predicted(self.answer), changed(self.changes), "predict")
+        ]
+
+    def _bars(self) -> list[Block]:
+        if not isinstance(self._now, Prediction):
+            return []
+        after = {"after the change": self.answer} if self.changes else {}
+        parts = [Section("Parts of a step as recorded", (parts_bars(self._parts),))] if len(self._parts) else []
+        return [step_bars(self._now.before, after), *parts]
+
+    def _details(self) -> list[Block]:
+        return list(assumptions(self.answer)) if self.changes else []
+
+    def _outcome(self) -> list[Block]:
+        if not self.message:
+            return []
+        return [*self.message, diff_block(self._history.started_from, self.config)]
+
+    def _python(self) -> str:
+        if not self.changes:
+            return "# no change"
+        listed = ", ".join(f"perfnb.Change({change.knob!r}, {change.before!r}, {change.after!r})" for change in self.changes)
+        return f"changes = [{text.clean(listed)}]\nperfnb.predict(run, changes, config)\nconfig = perfnb.apply(changes, config)"

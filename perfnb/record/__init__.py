@@ -1,0 +1,1 @@
+"""Live measurement of a training or of the machine below it; nothing here is loaded before it is asked for."""

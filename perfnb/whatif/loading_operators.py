@@ -1,0 +1,95 @@
+"""What the operators inside the loader's spans tell: how much of loading is surely CPU work, and what collating costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from perfnb.read.kineto.classify import LOADER_PATTERN
+from perfnb.whatif.uncertainty import Estimate
+
+COLLATE_OPERATORS: Final = ("aten::stack", "aten::cat")  # torch/utils/data/_utils/collate.py: collate_tensor_fn
+MULTIPLE_WORKERS: Final = "_MultiProcessingDataLoaderIter"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadingOperators:
+    """Of one rank's loader spans.
+
+    Attributes
+    ----------
+    share
+        Share of the spans inside operators of the same thread: CPU work; the rest is Python, reading or waiting.
+    collate_us
+        Time per batch that remains when samples come ready from memory; None where no collate operator is seen.
+    in_workers
+        Whether the spans are waits for worker processes, which hold no operators of the samples.
+    """
+
+    share: float
+    collate_us: Estimate | None
+    in_workers: bool
+
+
+def loading_operators(host: pd.DataFrame, low_us: float, high_us: float) -> LoadingOperators | None:
+    """Operators inside the loader spans that start in [low, high); None where there are no spans.
+
+    torch collates a batch last: the samples' operators come first, then one `aten::stack` per field. So from the end of the
+    last operator that is a sample's to the end of the span is what remains with cached samples. At least the collate
+    operators themselves remain; at most also all that comes before the samples' first operator, the sampler among it.
+
+    Parameters
+    ----------
+    host
+        Host rows of one rank, sorted by start.
+    """
+    name = host["name"].astype(object)
+    spans = host[name.str.contains(LOADER_PATTERN) & host["start_us"].between(low_us, high_us, inclusive="left")]
+    if spans.empty:
+        return None
+    operators = host[host["category"].eq("operator")]
+    found = [
+        _in_span(operators, start, length, thread, process)
+        for start, length, thread, process in zip(
+            spans["start_us"], spans["duration_us"], spans["thread"], spans["process"], strict=True
+        )
+    ]
+    costs = [cost for _, cost in found if cost is not None]
+    complete = len(costs) == len(found)
+    in_workers = bool(spans["name"].astype(object).str.contains(MULTIPLE_WORKERS, regex=False).any())
+    mean = np.mean(costs, axis=0) if complete else (0.0, 0.0, 0.0)
+    return LoadingOperators(
+        share=min(sum(time for time, _ in found) / max(float(spans["duration_us"].sum()), 1e-9), 1.0),
+        collate_us=Estimate(float(mean[1]), float(mean[0]), float(mean[2])) if complete and not in_workers else None,
+        in_workers=in_workers,
+    )
+
+
+def _in_span(
+    operators: pd.DataFrame, start: float, length: float, thread: str, process: str
+) -> tuple[float, tuple[float, float, float] | None]:
+    """Time of the outermost operators of a span, and what collating costs: least, likely, most."""
+    starts = operators["start_us"].to_numpy()
+    rows = operators.iloc[np.searchsorted(starts, start) : np.searchsorted(starts, start + length)]
+    rows = rows[rows["thread"].eq(thread) & rows["process"].eq(process)]
+    if rows.empty:
+        return 0.0, None
+    begin, end = rows["start_us"].to_numpy() - start, (rows["start_us"] + rows["duration_us"]).to_numpy() - start
+    outermost = np.concatenate([[True], begin[1:] >= np.maximum.accumulate(end)[:-1]])
+    begin, end, names = begin[outermost], end[outermost], rows["name"].astype(object).to_numpy()[outermost]
+    busy = float((end - begin).sum())
+    collating = np.isin(names, COLLATE_OPERATORS)
+    if not collating.any():
+        return busy, None
+    last = int(np.flatnonzero(collating)[-1])
+    first = last
+    while first and collating[first - 1]:
+        first -= 1
+    samples = names[:first]
+    repeated = np.flatnonzero(pd.Series(samples).duplicated(keep=False)) if len(samples) else np.empty(0, dtype=int)
+    before = float(begin[repeated[0]]) if len(repeated) else 0.0
+    likely = length - (float(end[repeated[-1]]) if len(repeated) else float(begin[first]))
+    return busy, (float((end - begin)[first:].sum()), likely, likely + before)

@@ -1,0 +1,134 @@
+"""The mean step of an edited model: each rank's loop simulated with its loader, the step ending with the slowest rank."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfnb.prediction import Unknown
+from perfnb.whatif.loader_queue import Consumer, Phases, steady_spacings_us
+from perfnb.whatif.rank_model import RankModel, Time
+from perfnb.whatif.segments import Program
+from perfnb.whatif.trace_replay import training_loop
+
+if TYPE_CHECKING:
+    from perfnb.whatif.step_model import StepModel
+
+Floats = NDArray[np.float64]
+
+DEFAULT_PREFETCH: Final = 2  # torch.utils.data.DataLoader: prefetch_factor is 2 by default where num_workers > 0
+
+
+def simulated_step_us(model: StepModel, rows: Sequence[int], chosen: Mapping[str, float]) -> float:
+    """Mean step in microseconds.
+
+    Parameters
+    ----------
+    model
+        The edited model.
+    rows
+        Steady steps to run, in their order; bootstrap draws repeat some.
+    chosen
+        Value of each of the model's estimates that differs from its middle.
+    """
+    values = {name: estimate.value for name, estimate in model.estimates.items()} | dict(chosen)
+    step = _step_us(model, rows, values)
+    if "quiet" in values and model.is_replayed:
+        loud = _step_us(model, rows, values | {"quiet": 0.0})
+        step = loud + values["quiet"] * (step - loud)
+    if "gain" in values:
+        now = _step_us(model.unchanged, rows, {})
+        step = now + values["gain"] * (step - now)
+    return step
+
+
+def _step_us(model: StepModel, rows: Sequence[int], values: Mapping[str, float]) -> float:
+    spacings = [_rank_spacings(model, rank, rows, values) for rank in model.measured.ranks]
+    longest = max(map(len, spacings))
+    per_rank = np.stack([np.resize(each, longest) for each in spacings])
+    with_peers = np.min([rank.peers_us[list(rows)] for rank in model.measured.ranks], axis=0)
+    work = per_rank.mean(axis=0) if model.is_balanced else per_rank.max(axis=0)
+    return float(work.mean()) + (0.0 if model.is_replayed else float(with_peers.mean()))
+
+
+def _rank_spacings(model: StepModel, rank: RankModel, rows: Sequence[int], values: Mapping[str, float]) -> Floats:
+    """Time of each step of one rank without what it waits for its peers (a replay contains its communication)."""
+    if model.is_replayed:
+        program = rank.program if values.get("quiet", 0.0) == 0.0 else model.quiet[rank.rank]
+        if isinstance(program, Program):
+            consumer: Consumer = training_loop(program, rows, values.get("host_factor", 1.0))
+            return _simulated(model, rank, rows, consumer, values) - rank.pause_us
+    removed = values.get("quiet", 0.0) * _logging_us(model, rank)
+    own = [_less(rank.own[row], removed) for row in rows]
+    batches = [[_batch(model, rank, each, values) for each in rank.batches[row]] for row in rows]
+    if model.workers == model.recorded_workers:
+        loading = [sum(amount for phases in step for _, amount in phases) for step in batches]
+        return np.add([time.total_us for time in own], loading, dtype=np.float64)
+    return _simulated(model, rank, rows, [_phases(time, 1.0) for time in own], values)
+
+
+def _simulated(model: StepModel, rank: RankModel, rows: Sequence[int], consumer: Consumer, values: Mapping[str, float]) -> Floats:
+    batches = [_batch(model, rank, each, values) for row in rows for each in rank.batches[row]]
+    workers = 0 if model.workers == model.recorded_workers else model.workers
+    spacings = steady_spacings_us(
+        batches,
+        consumer,
+        workers=workers,
+        prefetch=model.prefetch or DEFAULT_PREFETCH,
+        cores=model.cores,
+        threads=values.get("threads", 1.0),
+        get_us=values.get("get_us", 0.0),
+    )
+    counts = [len(rank.batches[row]) for row in rows]
+    starts = [0, *accumulate(counts)][:-1]
+    rounds = np.array(spacings).reshape(-1, len(batches))
+    per_step: Floats = np.add.reduceat(rounds, starts, axis=1).ravel()
+    return per_step
+
+
+def _batch(model: StepModel, rank: RankModel, recorded: Time, values: Mapping[str, float]) -> Phases:
+    if model.is_cached:
+        return (("cpu", values[f"collate_{rank.rank}"]),) if f"collate_{rank.rank}" in values else ()
+    return _phases(recorded, values.get("cpu_share", 0.0))
+
+
+def _phases(time: Time, cpu_share: float) -> Phases:
+    wait = time.wait_us + (1.0 - cpu_share) * time.unknown_us
+    cpu = time.cpu_us + cpu_share * time.unknown_us
+    return tuple((kind, amount) for kind, amount in (("wait", wait), ("cpu", cpu)) if amount > 0.0)
+
+
+def _less(time: Time, removed_us: float) -> Time:
+    return Time(time.wait_us, max(time.cpu_us - removed_us, 0.0), time.unknown_us)
+
+
+def _logging_us(model: StepModel, rank: RankModel) -> float:
+    return model.logging_us.get(rank.rank, 0.0)
+
+
+def replay_problem(model: StepModel) -> Unknown | None:
+    """Why the traces of a device job cannot be replayed."""
+    for rank in model.measured.ranks:
+        if isinstance(rank.program, Unknown):
+            return rank.program
+    return None
+
+
+def half_widths(model: StepModel, rows: Sequence[int], after_us: float) -> tuple[float, float]:
+    """How far below and above the ends of the model's estimates bring the step: 80 % half-widths of its logarithm.
+
+    The estimates are independent, so their effects add in quadrature, each side apart.
+    """
+    down, up = 0.0, 0.0
+    for name, estimate in model.estimates.items():
+        if estimate.is_exact:
+            continue
+        ends = [simulated_step_us(model, rows, {name: end}) for end in (estimate.low, estimate.high)]
+        moved = [math.log(end / after_us) for end in ends]
+        down, up = math.hypot(down, min(*moved, 0.0)), math.hypot(up, max(*moved, 0.0))
+    return down, up

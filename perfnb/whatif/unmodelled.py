@@ -1,0 +1,55 @@
+"""Knobs that a change can name but no model of this version can predict, and what would make each known."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Final
+
+from perfnb.prediction import Change, Unknown
+
+_DEVICE = "a measurement on the device itself: its dtypes and shapes, before and after"
+_COPIES = "timed copies from pageable and from pinned memory on this machine"
+_SIZES = "runs at two or more batch sizes"
+_TRAFFIC = "times of each collective at three or more sizes on these links"
+
+NEEDS: Final = MappingProxyType(
+    {
+        "pin_memory": _COPIES,
+        "non_blocking": _COPIES,
+        "in_order": "times of single samples (their spread decides)",
+        "data_root": "reads timed at the new place",
+        "batch_size": _SIZES,
+        "group_by_length": f"{_SIZES}, and the lengths of the samples",
+        "pack_sequences": f"{_SIZES}, and the lengths of the samples",
+        "gradient_accumulation_steps": _SIZES,
+        "precision": _DEVICE,
+        "matmul_precision": _DEVICE,
+        "memory_format": _DEVICE,
+        "attention": _DEVICE,
+        "compile": "a run with it on, compared by verify",
+        "cuda_graphs": "a run with it on, compared by verify",
+        "optimizer_implementation": _DEVICE,
+        "bucket_cap_mb": _TRAFFIC,
+        "find_unused_parameters": _TRAFFIC,
+        "gradient_compression": _TRAFFIC,
+        "sync_every_micro_batch": _TRAFFIC,
+        "zero_stage": _TRAFFIC,
+        "backend": _TRAFFIC,
+        "parallelism": _TRAFFIC,
+        "pipeline_split": "times of all stages",
+        "torch_num_threads": "a run with the other number of threads, compared by verify",
+        "activation_checkpointing": "times of the wrapped modules",
+    }
+)
+
+
+def unmodelled(change: Change) -> Unknown:
+    """The answer for a change of a knob without a model.
+
+    Examples
+    --------
+    >>> unmodelled(Change("pin_memory", False, True)).needs
+    'timed copies from pageable and from pinned memory on this machine'
+    """
+    needs = NEEDS.get(change.knob, "a run with the change, compared by verify")
+    return Unknown(f"{change}: there is no model of {change.knob} that rests on what this run recorded", needs)

@@ -1,0 +1,192 @@
+"""Sentences about findings, predictions and outcomes that cards, panels and reports share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import pandas as pd
+
+from perfnb import text
+from perfnb.document import Block, Diff, Items, Line, Section, Table, Verdict
+from perfnb.findings import Cleared, Diagnosis, Finding, NotMeasured
+from perfnb.fix import Suggestion
+from perfnb.prediction import Change, Prediction, Unknown
+
+EVIDENCE_ROWS: Final = 50
+"""Rows of evidence on screen; the whole stands in `Finding.evidence`."""
+
+_HIGHEST_CHANCE: Final = 0.99
+TIERS: Final = {1: "tier 1: device clock", 2: "tier 2: host clock", 3: "tier 3: samples"}
+
+
+def predicted(answer: Prediction | Unknown) -> str:
+    """A prediction in one line, or what is missing for one.
+
+    Examples
+    --------
+    >>> predicted(Prediction("step_us", 71_000, 38_000, 31_000, 47_000, "prior"))
+    '71.0 -> 38.0 ms per step (31.0-47.0 ms, 80 %), 1.87x, basis: prior'
+    >>> predicted(Unknown("no steps were recorded", "a trace with prof.step()"))
+    'Unknown: no steps were recorded. Needs: a trace with prof.step()'
+    """
+    if isinstance(answer, Unknown):
+        return f"Unknown: {_sentence(answer.reason)} Needs: {answer.needs or text.NOTHING}"
+    interval = f"{text.duration_range(answer.low, answer.high)}, 80 %"
+    line = f"{text.duration_change(answer.before, answer.after)} per step ({interval})"
+    if answer.verdict == "no effect expected":
+        return f"no effect expected: {line}, basis: {answer.basis}"
+    return f"{line}, {text.speedup(answer.speedup)}, basis: {answer.basis}"
+
+
+def changed(changes: Sequence[Change]) -> str:
+    """Changes in one line.
+
+    Examples
+    --------
+    >>> changed([Change("num_workers", 0, 4), Change("prefetch_factor", None, 2)])
+    'num_workers 0 -> 4, prefetch_factor None -> 2'
+    """
+    return ", ".join(f"{text.name(change.knob)} {text.name(change.before)} -> {text.name(change.after)}" for change in changes)
+
+
+def change_lines(changes: Sequence[Change]) -> Diff:
+    """Changes as the lines of a diff."""
+    return Diff(
+        tuple(line for change in changes for line in (f"- {change.knob}: {change.before}", f"+ {change.knob}: {change.after}"))
+    )
+
+
+def certainty(finding: Finding) -> str:
+    """Where a finding was seen and how sure it is, in one line."""
+    pieces = [
+        f"rank{'s' if len(finding.ranks) > 1 else ''} {text.numbers(finding.ranks)}",
+        f"steps {text.numbers(finding.steps)}",
+        TIERS.get(finding.tier, f"tier {finding.tier}"),
+        f"confidence {finding.confidence:.2f} ({finding.record})",
+    ]
+    return ", ".join([*pieces, "an upper bound"] if finding.upper_bound else pieces)
+
+
+def suggestion_blocks(suggestion: Suggestion) -> tuple[Block, ...]:
+    """A suggestion: the change, its predicted effect, why, and what to check first."""
+    lines: list[Block] = [
+        Verdict("", f"{suggestion.fix}: {changed(suggestion.changes)}", label="change"),
+        Line("effect", predicted(suggestion.prediction)),
+        Line("why", suggestion.reason),
+    ]
+    if suggestion.confidence is not None:
+        lines.append(Line("chance", f"{_chance(suggestion.confidence)} that the step gets at least 3 % shorter"))
+    if suggestion.caution:
+        lines.append(Line("check", suggestion.caution))
+    return tuple(lines)
+
+
+def assumptions(answer: Prediction | Unknown) -> tuple[Block, ...]:
+    """What must hold for a prediction to hold; nothing where there is none."""
+    if isinstance(answer, Unknown) or not answer.assumptions:
+        return ()
+    return (Section(f"Assumes {text.count(len(answer.assumptions), 'thing')}", (Items(answer.assumptions),)),)
+
+
+def findings_table(findings: Sequence[Finding], caption: str) -> Table:
+    """Findings with their share of step time as a bar."""
+    rows = tuple(
+        (
+            item.detector,
+            text.share(item.severity),
+            text.share_range(item.low, item.high),
+            text.duration(item.lost_us),
+            f"{item.confidence:.2f}",
+        )
+        for item in findings
+    )
+    bars = tuple((item.severity, "#D55E00") for item in findings)
+    return Table(
+        caption, ("finding", "of step", "80 % interval", "lost per step", "confidence"), rows, frozenset({1, 2, 3, 4}), bars
+    )
+
+
+def cleared_table(cleared: Sequence[Cleared]) -> Table:
+    """What was looked at and is not limiting, with its number."""
+    rows = tuple((item.detector, text.share(item.severity), text.share(item.flag_above), item.summary) for item in cleared)
+    return Table("", ("what", "of step", "limit", "in words"), rows, frozenset({1, 2}))
+
+
+def unmeasured_table(unmeasured: Sequence[NotMeasured]) -> Table:
+    """What could not be looked at, with the reason."""
+    return Table("", ("what", "why"), tuple((item.detector, item.reason) for item in unmeasured))
+
+
+def evidence_table(finding: Finding) -> Table:
+    """The largest rows of a finding's evidence."""
+    frame: pd.DataFrame = finding.evidence.head(EVIDENCE_ROWS).dropna(axis="columns", how="all")
+    columns = [str(column) for column in frame.columns]
+    values = [frame.iloc[:, index].to_list() for index in range(len(columns))]
+    rows = tuple(
+        tuple(text.quantity(name, value) for name, value in zip(columns, row, strict=True)) for row in zip(*values, strict=True)
+    )
+    more = len(finding.evidence) - len(frame)
+    caption = f"Evidence, {text.count(len(frame), 'row')}" + (f" and {more:,} more: finding.evidence" if more else "")
+    right = frozenset(index for index in range(len(columns)) if pd.api.types.is_numeric_dtype(frame.dtypes.iloc[index]))
+    return Table(caption, tuple(text.heading(name) for name in columns), rows, right)
+
+
+def verdict(diagnosis: Diagnosis) -> Verdict:
+    """The first line of a diagnosis: its worst finding, or why there is none."""
+    if diagnosis.found:
+        worst = diagnosis.found[0]
+        return Verdict("!", worst.summary, f"{worst.detector}, tier {worst.tier}")
+    if diagnosis.step_us is None:
+        reasons = list(dict.fromkeys(item.reason for item in diagnosis.unmeasured)) or ["no steps, trace or samples"]
+        return Verdict("?", f"Nothing to judge: {reasons[0]}")
+    if diagnosis.possible:
+        worst = diagnosis.possible[0]
+        steps = text.count(len(worst.steps), "step")
+        return Verdict(
+            "?", f"Too short to judge: {steps}, 3 needed. Possible: {worst.summary}", f"{worst.detector}, tier {worst.tier}"
+        )
+    if not diagnosis.cleared:
+        return Verdict("?", f"No cause could be looked at: {text.count(len(diagnosis.unmeasured), 'is', 'are')} not measured")
+    looked = text.count(len(diagnosis.cleared), "cause")
+    return Verdict("ok", f"Nothing above its limit: {looked} looked at, {len(diagnosis.unmeasured)} not measured")
+
+
+def seen(diagnosis: Diagnosis) -> tuple[Line, ...]:
+    """What a diagnosis rests on: the run, and its steps."""
+    line = diagnosis.run_line
+    lines = [Line("seen", line.removeprefix("Run(").removesuffix(")") if line.startswith("Run(") else line)] if line else []
+    if diagnosis.step_us is not None and diagnosis.low_us is not None and diagnosis.high_us is not None:
+        step = text.duration_estimate(diagnosis.step_us, diagnosis.low_us, diagnosis.high_us)
+        lines.append(Line("step", f"{step}, mean of {diagnosis.steps_used}"))
+    return tuple(lines)
+
+
+def rest(diagnosis: Diagnosis) -> list[Block]:
+    """What is possible, not limiting and not measured; what is not limiting stands open where nothing was found."""
+    nothing_found = not diagnosis.found and not diagnosis.possible
+    sections: list[Block] = []
+    if diagnosis.possible:
+        title = f"Possible, with too few steps to be sure ({len(diagnosis.possible)})"
+        sections.append(Section(title, (findings_table(diagnosis.possible, ""),)))
+    if diagnosis.cleared:
+        title = f"Not limiting ({len(diagnosis.cleared)})"
+        sections.append(Section(title, (cleared_table(diagnosis.cleared),), folded=not nothing_found))
+    if diagnosis.unmeasured:
+        sections.append(Section(f"Not measured ({len(diagnosis.unmeasured)})", (unmeasured_table(diagnosis.unmeasured),)))
+    if diagnosis.notes:
+        sections.append(Section(f"Notes of the reader ({len(diagnosis.notes)})", (Items(diagnosis.notes),)))
+    return sections
+
+
+def _chance(probability: float) -> str:
+    """A probability in percent; its ends are never reached, for the interval that it comes from is an estimate."""
+    if probability > _HIGHEST_CHANCE:
+        return f"over {text.share(_HIGHEST_CHANCE)}"
+    if probability < 1.0 - _HIGHEST_CHANCE:
+        return f"under {text.share(1.0 - _HIGHEST_CHANCE)}"
+    return text.share(probability)
+
+
+def _sentence(reason: str) -> str:
+    return reason if reason.endswith((".", "!", "?")) else f"{reason}."

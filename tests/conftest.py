@@ -1,0 +1,61 @@
+"""Fixtures and rules of all tests: the corpus, no network, repeatable examples, no browser test skipped where it is required."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+_CORPUS = Path(os.environ.get("PERFNB_CORPUS", REPOSITORY.parent / "shared" / "corpus"))
+_BROWSER_IS_REQUIRED = os.environ.get("PERFNB_REQUIRE_BROWSER") == "1"
+_HERE = ("127.0.0.1", "::1", "localhost")
+
+# Loaded machines miss any deadline; examples drawn anew would make a failure that nobody can repeat.
+hypothesis.settings.register_profile("perfnb", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("perfnb")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the repository."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """Folder of the corpus of recorded traces, read in place."""
+    if not _CORPUS.is_dir():
+        pytest.skip("the corpus is not there: name its folder in PERFNB_CORPUS")
+    return _CORPUS
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_network() -> Generator[None]:
+    """Refuse every connection that leaves this machine: perfnb fetches and sends nothing."""
+    connect = socket.socket.connect
+
+    def local_connect(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in _HERE:
+            message = f"a test connects to {address[0]}: perfnb fetches and sends nothing"
+            raise PermissionError(message)
+        connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", local_connect)
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Make a skipped browser test a failed one where the browser is required."""
+    report = yield
+    if _BROWSER_IS_REQUIRED and report.skipped and item.get_closest_marker("browser"):
+        report.outcome = "failed"
+        report.longrepr = f"PERFNB_REQUIRE_BROWSER=1, but this browser test was skipped: {report.longrepr}"
+    return report

@@ -1,0 +1,49 @@
+"""Real pairs of runs: what the run before predicts is within a tenth of the run after, and the interval holds it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.prediction.pairs import Pair, Score, corpus_pairs, sample_pairs, score, table
+from perfnb.prediction import Change, Unknown
+
+LARGEST_ERROR = 0.10
+LARGEST_SELF_ERROR = 0.005
+RESNET = ("resnet50_pair_A", "resnet50_pair_C")
+SAMPLES = ("cpu_transform", "python_logging", "slow_loader", "slow_rank")
+
+
+def holds(scored: Score) -> None:
+    assert abs(scored.self_error) < LARGEST_SELF_ERROR
+    assert abs(scored.error) < LARGEST_ERROR
+    assert scored.is_inside
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", RESNET)
+def test_workers_for_a_resnet_on_a_gpu(name: str, corpus: Path) -> None:
+    pair = {pair.name: pair for pair in corpus_pairs(corpus)}[name]
+
+    holds(score(pair))
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_cure_of_a_recorded_sample(name: str, repository: Path) -> None:
+    pair = {pair.name: pair for pair in sample_pairs(repository / "data" / "samples")}[name]
+    if pair.caution:
+        pytest.skip(f"{name} was {pair.caution}")
+
+    holds(score(pair))
+
+
+def test_the_table_holds_misses_and_refusals_too() -> None:
+    pair = Pair("a pair", (), (), {"num_workers": 0}, {"num_workers": 4}, "recorded while other work ran")
+    refused = Score(pair, Unknown("no steps", "steps"), 100.0, float("nan"))
+
+    text = table([refused])
+
+    assert str(Change("num_workers", 0, 4)).replace(":", "") in text
+    assert "unknown: no steps" in text
+    assert "recorded while other work ran" in text
