@@ -121,9 +121,10 @@ class PerfnbMagics(Magics):
     def _opened(self, magic: Callable[..., Any], line: str, panel: Callable[..., Any]) -> Any:
         arguments = cast("Any", magic_arguments).parse_argstring(magic, line)
         try:
-            run = self._run(arguments.run)
+            name = _unquoted(arguments.run)
+            run = self._run(name)
             if arguments.config is None:
-                return panel(run, self._config_beside(arguments.run, run))
+                return panel(run, self._config_beside(name, run))
             config = self._config(arguments.config)
             return panel(run, config, **self._edits(arguments.config))
         except PerfnbError as error:
@@ -171,6 +172,11 @@ class PerfnbMagics(Magics):
             return edited
 
         return {"on_apply": put(apply), "on_undo": put(undo), "home": f"{name} is a new object: run the cells that use it again"}
+
+
+def _unquoted(word: str) -> str:
+    """A word of a magic's line without the quotes round it: IPython splits at blanks, but leaves them."""
+    return word[1:-1] if len(word) > 1 and word[0] == word[-1] and word[0] in "'\"" else word
 
 
 def _bundle(value: Any) -> dict[str, str]:

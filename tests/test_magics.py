@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import subprocess
 import sys
@@ -30,7 +31,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Interact
     made = InteractiveShell(config=settings)
     made.extension_manager.load_extension("perfnb")
     yield made
-    made.atexit_operations()
+    atexit.unregister(made.atexit_operations)
 
 
 @pytest.fixture

@@ -30,15 +30,12 @@ class Limits:
         number of ranks.
     spread_share
         Difference between the largest and the smallest share of the cause that a round gives.
-    agreement_share
-        Difference between the cause's share in the profile and in truth.
     overhead_share
         Difference between profiled and un-profiled mean step, over the latter.
     """
 
     runqueue_share: float = 0.02
     spread_share: float = 0.03
-    agreement_share: float = 0.01
     overhead_share: float = 0.04
 
 

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("data/samples"), help="folder to write")
     parser.add_argument("--repeats", type=int, default=4, help="rounds of un-profiled measuring")
     parser.add_argument("--steps", type=int, default=60, help="steps per variant and round, the first 2 of 12 dropped")
-    parser.add_argument("--profiled-steps", type=int, default=16, help="steps in each trace")
+    parser.add_argument("--profiled-steps", type=int, default=40, help="steps in each trace")
     parser.add_argument("--accept-noise", action="store_true", help="for tests: neither wait for a quiet machine nor refuse")
     chosen = parser.parse_args(words)
     unknown = set(chosen.names) - set(WORKLOADS)
@@ -96,7 +96,7 @@ def record(workload: Workload, chosen: argparse.Namespace) -> None:
 def accepted_recording(
     workload: Workload, variant: str, truth: dict[str, Any], active_steps: int, limits: Limits | None
 ) -> tuple[list[str], dict[str, Any]]:
-    """Traces of all ranks that agree with the truth, and what the profile says.
+    """Traces of all ranks whose steps take about as long as those without a profiler, and what the profile says.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def accepted_recording(
     active_steps
         Steps in the trace.
     limits
-        Disagreement to refuse; None accepts the first recording.
+        Noise to refuse; None accepts the first recording.
 
     Returns
     -------
@@ -119,11 +119,9 @@ def accepted_recording(
     NoisyHostError
         If no recording agrees.
     """
-    true_share = truth["share"] if variant == "before" else truth["remaining_share"]
     true_step_us = truth[f"{variant}_step_us"]
-    # Little is left to lose in a cured run: what it truly keeps is known no better than the rounds agree.
-    allowed = limits or Limits(agreement_share=float("inf"), spread_share=float("inf"), overhead_share=float("inf"))
-    allowed_share = allowed.agreement_share if variant == "before" else allowed.spread_share
+    # Chosen by the length of the step alone, never by the share that detectors are to find: that would prove them in a circle.
+    allowed_share = limits.overhead_share if limits else float("inf")
     discarded: list[dict[str, float]] = []
     for _ in range(RECORDINGS_AT_MOST):
         if limits:
@@ -137,15 +135,11 @@ def accepted_recording(
             "profiler_overhead_share": step_us / true_step_us - 1,
             "recordings_discarded": discarded,
         }
-        off_share = abs(profiled["share"] - true_share)
-        say(
-            f"  {variant}: share {profiled['share']:.4f}, true {true_share:.4f}, "
-            f"overhead {profiled['profiler_overhead_share']:+.3f}"
-        )
-        if off_share <= allowed_share and abs(profiled["profiler_overhead_share"]) <= allowed.overhead_share:
+        say(f"  {variant}: share {profiled['share']:.4f}, overhead {profiled['profiler_overhead_share']:+.3f}")
+        if abs(profiled["profiler_overhead_share"]) <= allowed_share:
             return texts, profiled
         discarded.append({key: profiled[key] for key in ("share", "mean_step_us")})
-    message = f"{workload.name}: no {variant} recording agrees with the truth in {RECORDINGS_AT_MOST} tries"
+    message = f"{workload.name}: no {variant} recording takes as long as un-profiled steps do in {RECORDINGS_AT_MOST} tries"
     raise NoisyHostError(message)
 
 

@@ -30,6 +30,14 @@ FLAGS = [
     "--disable-sync",
 ]
 
+# The text of the first error, "done" once every code cell has its number, else false.
+_FINISHED = """() => {
+    const error = document.querySelector('[data-mime-type="application/vnd.jupyter.stderr"]');
+    if (error) return error.textContent;
+    const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')];
+    return prompts.length && prompts.every(prompt => /\\[\\d+\\]/.test(prompt.textContent)) ? 'done' : false;
+}"""
+
 
 @dataclass
 class Lab:
@@ -52,6 +60,14 @@ class Lab:
     def url(self, name: str) -> str:
         """The address that opens a notebook of the folder, with no workspace left from before."""
         return f"{self.address}/lab/tree/{name}?reset"
+
+    def stop_kernels(self) -> None:
+        """Shut every kernel down."""
+        with urllib.request.urlopen(f"{self.address}/api/sessions", timeout=30) as answer:
+            sessions = json.load(answer)
+        for session in sessions:
+            request = urllib.request.Request(f"{self.address}/api/sessions/{session['id']}", method="DELETE")
+            urllib.request.urlopen(request, timeout=30).close()
 
 
 @dataclass
@@ -103,7 +119,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Generator[Lab]:
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"),
         *(
             "--ServerApp.port_retries=0",
-            "--IdentityProvider.token=",
+            "--ServerApp.disable_check_xsrf=True", "--IdentityProvider.token=",
             "--ServerApp.password=",
             f"--ServerApp.root_dir={folders['notebooks']}",
         ),
@@ -166,14 +182,15 @@ def _judge(address: str, seen: Seen) -> None:
 
 
 @pytest.fixture
-def run_all(screen: Any, lab: Lab) -> Callable[..., Any]:
-    """Open a notebook with these code cells, run all of them, wait until they are done; the page."""
+def run_all(screen: Any, lab: Lab) -> Generator[Callable[..., Any]]:
+    """Open a notebook, with these code cells where there are any, run all cells, wait until they are done; the page."""
 
     def run(name: str, *cells: str) -> Any:
-        screen.goto(lab.write(name, *cells))
+        screen.goto(lab.write(name, *cells) if cells else lab.url(name))
         return _run_all(screen)
 
-    return run
+    yield run
+    lab.stop_kernels()
 
 
 def _run_all(page: Any) -> Any:
@@ -181,12 +198,7 @@ def _run_all(page: Any) -> Any:
     page.locator('.jp-Toolbar .jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for()
     page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
     page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
-    done = page.wait_for_function(
-        """() => { const error = document.querySelector('[data-mime-type="application/vnd.jupyter.error"], .jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]');
-                   if (error) return error.textContent;
-                   const cells = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')];
-                   return cells.length && cells.every(cell => /\\[\\d+\\]/.test(cell.textContent)) ? 'done' : false; }"""
-    ).json_value()
+    done = page.wait_for_function(_FINISHED).json_value()
     assert done == "done", done
     return page
 

@@ -1,4 +1,4 @@
-"""Real pairs of runs: what the run before predicts is within a tenth of the run after, and the interval holds it."""
+"""Real pairs of runs: what the run before predicts is within a tenth of the run after, and intervals hold what they should."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ RESNET = ("resnet50_pair_A", "resnet50_pair_C")
 SAMPLES = ("cpu_transform", "python_logging", "slow_loader", "slow_rank")
 
 
-def holds(scored: Score) -> None:
+def is_near(scored: Score) -> None:
     assert abs(scored.self_error) < LARGEST_SELF_ERROR
     assert abs(scored.error) < LARGEST_ERROR
-    assert scored.is_inside
 
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("name", RESNET)
 def test_workers_for_a_resnet_on_a_gpu(name: str, corpus: Path) -> None:
-    pair = {pair.name: pair for pair in corpus_pairs(corpus)}[name]
+    scored = score({pair.name: pair for pair in corpus_pairs(corpus)}[name])
 
-    holds(score(pair))
+    is_near(scored)
+    assert scored.is_inside
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -35,7 +35,14 @@ def test_the_cure_of_a_recorded_sample(name: str, repository: Path) -> None:
     if pair.caution:
         pytest.skip(f"{name} was {pair.caution}")
 
-    holds(score(pair))
+    is_near(score(pair))
+
+
+def test_intervals_of_eighty_percent_hold_all_but_at_most_one_recorded_sample(repository: Path) -> None:
+    scores = [score(pair) for pair in sample_pairs(repository / "data" / "samples") if not pair.caution]
+
+    assert len(scores) == len(SAMPLES)
+    assert sum(scored.is_inside for scored in scores) >= len(scores) - 1
 
 
 def test_the_table_holds_misses_and_refusals_too() -> None:
