@@ -12,6 +12,7 @@ from pathlib import Path
 import perfnb
 from perfnb import commands
 from perfnb.errors import PerfnbError
+from perfnb.safe_text import clean
 
 WRONG_USE = 2
 """Exit code where the question cannot be answered: the same that argparse gives for wrong arguments."""
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _one_line(error: PerfnbError | OSError) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
+    return clean(" ".join(str(error).split()))
 
 
 def _parser() -> argparse.ArgumentParser:

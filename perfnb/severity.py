@@ -72,7 +72,7 @@ class Ground:
     @property
     def waits(self) -> bool:
         """Whether ranks wait for one another in collectives, so that there is a critical rank."""
-        return bool((self.work["with_peers_us"] > 0).any())
+        return len(set(self.work["rank"])) > 1 and bool((self.work["with_peers_us"] > 0).any())
 
     @property
     def tier(self) -> int:
@@ -98,7 +98,7 @@ def measure(detector: Detector, ground: Ground) -> Finding | Cleared:
     severity = float(lost.sum() / duration.sum())
     low, high, shares = _interval(lost.to_numpy(), duration.to_numpy())
     threshold = detector.threshold(ground.run)
-    if severity < threshold or (low < LOWEST_LOW and len(duration) >= FEWEST_STEPS):
+    if not severity >= threshold or (low < LOWEST_LOW and len(duration) >= FEWEST_STEPS):
         return Cleared(
             detector.name, detector.family, severity, threshold, f"{detector.title}: {text.share(severity)} of each step"
         )

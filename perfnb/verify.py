@@ -36,7 +36,7 @@ class Outcome:
     Attributes
     ----------
     changes
-        What was changed.
+        What was changed: as suggested, or for a bare prediction what differs between the configs of the runs.
     prediction
         What was predicted, or why nothing was.
     metric
@@ -128,7 +128,7 @@ def verify(suggestion: Suggestion | Prediction, before: Run, after: Run) -> Outc
     >>> perfnb.verify(prediction, run, run).inside
     False
     """
-    changes = suggestion.changes if isinstance(suggestion, Suggestion) else ()
+    changes = suggestion.changes if isinstance(suggestion, Suggestion) else _differences(before, after)
     prediction = suggestion.prediction if isinstance(suggestion, Suggestion) else suggestion
     before_us, after_us = step_durations(before), step_durations(after)
     low, high = np.quantile(after_us[resamples(len(after_us), _DRAWS)].mean(axis=1), INTERVAL)
@@ -148,7 +148,7 @@ def verify(suggestion: Suggestion | Prediction, before: Run, after: Run) -> Outc
         inside=prediction.low <= actual <= prediction.high if judged and isinstance(prediction, Prediction) else None,
         sign_ok=_sign_ok(prediction, float(before_us.mean()), actual, float(high - low) / 2) if judged else None,
         void=void,
-        caution=_caution(len(before_us), len(after_us)),
+        caution="; ".join(_cautions(before, after, len(before_us), len(after_us))),
     )
 
 
@@ -183,18 +183,24 @@ def _void(changes: tuple[Change, ...], before: Run, after: Run, steps_before: in
         found = value_of(after.config, change.knob) if has_knob(after.config, change.knob) else change.after
         if found != change.after:
             return f"{change.knob} is {found!r} after, not {change.after!r}: the change was not applied"
-    knobs = {change.knob for change in changes}
-    other = [
-        key for key in {**before.config, **after.config} if key not in knobs and before.config.get(key) != after.config.get(key)
-    ]
-    return f"the configs also differ in {', '.join(sorted(map(str, other)))}" if other and changes else ""
+    other = {change.knob for change in _differences(before, after)} - {change.knob for change in changes}
+    return f"the configs also differ in {', '.join(sorted(other))}" if other else ""
 
 
-def _caution(steps_before: int, steps_after: int) -> str:
+def _differences(before: Run, after: Run) -> tuple[Change, ...]:
+    """Top-level values in which the configs of two runs differ; none where either is not known."""
+    if not before.config or not after.config:
+        return ()
+    keys = dict.fromkeys((*before.config, *after.config))
+    pairs = {str(key): (before.config.get(key), after.config.get(key)) for key in keys}
+    return tuple(Change(knob, old, new) for knob, (old, new) in pairs.items() if old != new)
+
+
+def _cautions(before: Run, after: Run, steps_before: int, steps_after: int) -> list[str]:
     fewest = min(steps_before, steps_after)
-    return (
-        "" if fewest >= FEWEST_SCORED_STEPS else f"only {fewest} steady steps, outcomes are scored from {FEWEST_SCORED_STEPS} on"
-    )
+    few = f"only {fewest} steady steps, outcomes are scored from {FEWEST_SCORED_STEPS} on"
+    unknown = "the configs of the runs are not known, so other differences cannot be ruled out"
+    return ([few] if fewest < FEWEST_SCORED_STEPS else []) + ([] if before.config and after.config else [unknown])
 
 
 def _sign_ok(prediction: Prediction | Unknown, before: float, actual: float, noise: float) -> bool | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
 import pandas as pd
 
 # Ledger parts in which a rank waits for others, or exchanges data with them.
@@ -43,7 +42,7 @@ def rank_work(ledger: pd.DataFrame) -> pd.DataFrame:
     per_rank = per_rank.rename(columns={"time_us": "duration_us"})
     per_rank = per_rank.assign(work_us=per_rank["duration_us"] - per_rank["with_peers_us"])
     most = per_rank.groupby("step")["work_us"].transform("max")
-    return per_rank.assign(is_critical=np.isclose(per_rank["work_us"], most) & ~_later_tie(per_rank, most))
+    return per_rank.assign(is_critical=~_later_tie(per_rank, most))
 
 
 def _later_tie(per_rank: pd.DataFrame, most: pd.Series) -> pd.Series:

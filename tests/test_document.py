@@ -60,7 +60,12 @@ def test_no_link_and_no_tag_of_a_text_survives_in_markdown() -> None:
 
 def test_every_face_holds_every_text() -> None:
     shown = bundle(
-        [Verdict("ok", "all is well"), Line("seen", "rank 0"), Table("Parts", ("part", "time"), (("data", "45 ms"),)), Items(("a note",))]
+        [
+            Verdict("ok", "all is well"),
+            Line("seen", "rank 0"),
+            Table("Parts", ("part", "time"), (("data", "45 ms"),)),
+            Items(("a note",)),
+        ]
     )
 
     for face in (shown.html, shown.markdown, shown.plain):

@@ -48,7 +48,9 @@ def test_a_run_without_parts_has_an_empty_table() -> None:
 def test_the_timeline_covers_exactly_what_ran_in_the_step() -> None:
     run = Run(
         steps=table_from_text("steps", STEPS),
-        device_ops=table_from_text("device_ops", "rank kind name start_us duration_us\n0 compute gemm 50 150\n0 copy HtoD 200 100"),
+        device_ops=table_from_text(
+            "device_ops", "rank kind name start_us duration_us\n0 compute gemm 50 150\n0 copy HtoD 200 100"
+        ),
         host_ops=table_from_text(
             "host_ops",
             """rank category   name                                         start_us duration_us
@@ -72,7 +74,9 @@ def test_the_timeline_covers_exactly_what_ran_in_the_step() -> None:
 
 
 def test_a_timeline_of_very_many_events_stays_below_the_limit_of_a_chart() -> None:
-    rows = "\n".join(f"0 {kind} k {100 + 0.4 * number} 0.2" for number in range(1000) for kind in ("compute", "communication", "copy"))
+    rows = "\n".join(
+        f"0 {kind} k {100 + 0.4 * number} 0.2" for number in range(1000) for kind in ("compute", "communication", "copy")
+    )
     ops = table_from_text("device_ops", f"rank kind name start_us duration_us\n{rows}")
 
     timeline = step_timeline(Run(steps=table_from_text("steps", STEPS), device_ops=ops), 0, 7)

@@ -63,7 +63,9 @@ def test_loading_the_extension_is_silent_and_loads_nothing_heavy() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
 
-@pytest.mark.parametrize("value", [perfnb.Unknown("no steps", "a longer run"), perfnb.Prediction("step_us", 2e4, 1e4, 9e3, 1.1e4, "prior")])
+@pytest.mark.parametrize(
+    "value", [perfnb.Unknown("no steps", "a longer run"), perfnb.Prediction("step_us", 2e4, 1e4, 9e3, 1.1e4, "prior")]
+)
 def test_a_value_is_shown_in_three_faces(shell: InteractiveShell, value: Any) -> None:
     shown = faces(shell, value)
 

@@ -56,7 +56,9 @@ def diagnosis(*found: Finding, name: str = "host_sync", **changed: Any) -> Diagn
         "low_us": 70_000.0,
         "high_us": 72_000.0,
         "steps_used": "50 of 60 steps",
-        "parts": pd.DataFrame({"clock": "host", "part": ["data.wall", name], "time_us": [41_000.0, 30_000.0], "share": [0.58, 0.42]}),
+        "parts": pd.DataFrame(
+            {"clock": "host", "part": ["data.wall", name], "time_us": [41_000.0, 30_000.0], "share": [0.58, 0.42]}
+        ),
         "run_line": f"{name}: 1 rank",
         "notes": (f"{name} was left out",),
     }
@@ -65,7 +67,9 @@ def diagnosis(*found: Finding, name: str = "host_sync", **changed: Any) -> Diagn
 
 def suggestion(name: str = "raise_num_workers", prediction: Prediction | Unknown | None = None) -> Suggestion:
     known = Prediction("step_us", 71_000, 38_000, 31_000, 47_000, "prior", (f"{name} holds",), "loader_queue 1")
-    return Suggestion(name, (Change("num_workers", 0, name),), ("data_stall",), f"{name} helps", prediction or known, 0.9, f"{name} fits")
+    return Suggestion(
+        name, (Change("num_workers", 0, name),), ("data_stall",), f"{name} helps", prediction or known, 0.9, f"{name} fits"
+    )
 
 
 def outcome(name: str = "num_workers") -> Outcome:

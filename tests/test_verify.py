@@ -18,6 +18,10 @@ from perfnb.verify import Outcome, outcome_frame, step_durations, verify
 PREDICTION = Prediction("step_us", before=100.0, after=60.0, low=55.0, high=66.0, basis="prior")
 
 
+CONFIG = {"num_workers": 0, "batch_size": 8}
+CHANGED = {"num_workers": 4, "batch_size": 8}
+
+
 def run_of(duration_us: float, count: int = 40, **fields: object) -> Run:
     start = np.arange(count) * duration_us
     steps = conform("steps", pd.DataFrame({"rank": 0, "step": range(count), "start_us": start, "duration_us": duration_us}))
@@ -29,7 +33,7 @@ def suggestion(prediction: Prediction | Unknown = PREDICTION) -> Suggestion:
 
 
 def test_a_measured_step_inside_the_interval_is_inside() -> None:
-    outcome = verify(suggestion(), run_of(100.0), run_of(62.0))
+    outcome = verify(suggestion(), run_of(100.0, config=CONFIG), run_of(62.0, config=CHANGED))
 
     assert (outcome.inside, outcome.sign_ok, outcome.void, outcome.caution) == (True, True, "", "")
     assert (outcome.before, outcome.after, outcome.steps_before, outcome.steps_after) == (100.0, 62.0, 34, 34)
@@ -80,6 +84,19 @@ def test_runs_that_cannot_be_compared_make_the_outcome_void_but_keep_it(before: 
 
 def test_few_steps_count_little_and_say_so() -> None:
     assert verify(suggestion(), run_of(100.0), run_of(60.0, 12)).caution.startswith("only 11 steady steps")
+
+
+def test_runs_without_a_config_say_that_more_may_differ() -> None:
+    assert verify(suggestion(), run_of(100.0), run_of(60.0)).caution == (
+        "the configs of the runs are not known, so other differences cannot be ruled out"
+    )
+
+
+def test_a_bare_prediction_takes_its_changes_from_the_configs() -> None:
+    outcome = verify(PREDICTION, run_of(100.0, config=CONFIG), run_of(62.0, config=CHANGED))
+
+    assert outcome.changes == (Change("num_workers", 0, 4),)
+    assert outcome.void == ""
 
 
 def test_a_run_without_steps_is_an_error() -> None:

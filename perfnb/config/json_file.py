@@ -41,7 +41,7 @@ def read_config(file: Path) -> dict[str, Any]:
     except OSError as error:
         message = f"{file} cannot be read as a config: {error.strerror}"
         raise ConfigError(message) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"{file} is not JSON: {error}"
         raise ConfigError(message) from error
     if not isinstance(config, dict):

@@ -37,6 +37,7 @@ _SLOW_BATCH = {"step": 100.0, "data.wall": 60.0, "loader": 60.0}
         FixExample(
             "as many workers as cores", {"num_workers": 2}, None, "2 cores", parts=_SLOW_BATCH, machine=Machine(cpu_capacity=2)
         ),
+        FixExample("not a number", {"num_workers": "0"}, None, "'0'", parts=_SLOW_BATCH),
         FixExample("no such knob", {"batch_size": 8}, None, "no num_workers", parts=_SLOW_BATCH),
         FixExample(
             "nothing to hide behind",
@@ -53,6 +54,8 @@ def raise_num_workers(config: Mapping[str, Any], parts: StepParts, machine: Mach
     The what-if model chooses among values from there on: batches arrive in order, so a little more than the mean may be needed.
     """
     now = value_of(config, "num_workers")
+    if type(now) is not int or now < 0:
+        return f"num_workers is {now!r}, no number of workers"
     stall = sum(parts.get(part, 0.0) for part in ("idle.data", "data.cpu", "data.blocked", "data.wall"))
     rest = parts["step"] - stall
     if rest <= 0:

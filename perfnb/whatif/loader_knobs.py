@@ -19,6 +19,7 @@ HAND_OVER_US: Final = Estimate(0.0, 0.0, 2000.0)
 """Taking a batch from a worker, which only a probe of the loader tells; 2 ms was the least on one virtual machine (whatif
 contract, section 4.3), so the high end of the interval allows for it."""
 
+MOST_WORKERS: Final = 128  # a choice: the simulation of one setting stays under two seconds
 SMALLEST_LOADING_SHARE: Final = 0.01
 
 _PROBE: Final = "a run with num_workers=0, or a probe of the loader: times of single batches"
@@ -30,6 +31,8 @@ def num_workers(model: StepModel, change: Change) -> StepModel | Unknown:
     """Loader processes beside the training loop; batches cost them what they cost the loop."""
     if type(change.after) is not int or change.after < 0:
         return Unknown(f"{change.after!r} is no number of workers", "a whole number from 0 on")
+    if change.after > MOST_WORKERS:
+        return Unknown(f"{change.after} workers are more than the {MOST_WORKERS} that are simulated", "fewer workers")
     refused = _refusal(model)
     if refused is not None:  # an Unknown is falsy
         return refused

@@ -119,7 +119,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Generator[Lab]:
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"),
         *(
             "--ServerApp.port_retries=0",
-            "--ServerApp.disable_check_xsrf=True", "--IdentityProvider.token=",
+            "--ServerApp.disable_check_xsrf=True",
+            "--IdentityProvider.token=",
             "--ServerApp.password=",
             f"--ServerApp.root_dir={folders['notebooks']}",
         ),

@@ -30,7 +30,9 @@ def tables(name: str) -> dict[str, tuple[Draw, pd.DataFrame]]:
     return {
         "breakdown": (
             breakdown_chart,
-            pd.DataFrame({"label": [name, "Forward"], "group": ["data", "computing"], "time_us": [6e4, 4e4], "share": [0.6, 0.4]}),
+            pd.DataFrame(
+                {"label": [name, "Forward"], "group": ["data", "computing"], "time_us": [6e4, 4e4], "share": [0.6, 0.4]}
+            ),
         ),
         "findings": (
             findings_chart,

@@ -15,7 +15,9 @@ from perfnb.panels.whatif import WhatIfPanel
 from perfnb.prediction import Change, Prediction, Unknown
 
 CONFIG = {"num_workers": 0, "prefetch_factor": None, "cache_samples": "none", "pin_memory": False, "seed": 7}
-PARTS = pd.DataFrame({"clock": "host", "part": ["data.wall", "forward.wall"], "time_us": [60_000.0, 40_000.0], "share": [0.6, 0.4]})
+PARTS = pd.DataFrame(
+    {"clock": "host", "part": ["data.wall", "forward.wall"], "time_us": [60_000.0, 40_000.0], "share": [0.6, 0.4]}
+)
 
 
 def model(after: Mapping[str, Any], draws: int) -> Prediction | Unknown:

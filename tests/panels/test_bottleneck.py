@@ -22,13 +22,19 @@ from perfnb.prediction import Change, Prediction, Unknown
 
 Shown = Callable[[Any], str]
 HOSTILE = "<img src=x onerror=alert(1)></script>`|\x1b\u202e"
-PARTS = pd.DataFrame({"clock": "host", "part": ["data.wall", "forward.wall"], "time_us": [60_000.0, 40_000.0], "share": [0.6, 0.4]})
+PARTS = pd.DataFrame(
+    {"clock": "host", "part": ["data.wall", "forward.wall"], "time_us": [60_000.0, 40_000.0], "share": [0.6, 0.4]}
+)
 
 
 def finding(name: str, severity: float, ranks: tuple[int, ...] = (0,)) -> Finding:
-    rows = pd.DataFrame({"rank": list(ranks), "step": 7, "name": [f"{name} of rank {rank}" for rank in ranks], "lost_us": 1_000.0})
+    rows = pd.DataFrame(
+        {"rank": list(ranks), "step": 7, "name": [f"{name} of rank {rank}" for rank in ranks], "lost_us": 1_000.0}
+    )
     words = f"{name} takes {severity:.0%}"
-    return Finding(name, "data", severity, severity - 0.01, severity + 0.01, 1_000.0, 0.5, "no record yet", 1, ranks, (7, 8, 9), rows, words)
+    return Finding(
+        name, "data", severity, severity - 0.01, severity + 0.01, 1_000.0, 0.5, "no record yet", 1, ranks, (7, 8, 9), rows, words
+    )
 
 
 def diagnosis(*found: Finding, name: str = "host_sync") -> Diagnosis:
@@ -45,7 +51,9 @@ WORKERS = Suggestion(
     Prediction("step_us", 100_000, 55_000, 49_500, 60_500, "prior"),
     0.9,
 )
-CACHE = Suggestion("cache_samples", (Change("cache_samples", "none", "memory"),), ("data_stall",), "kept", Unknown("not probed", "a probe"))
+CACHE = Suggestion(
+    "cache_samples", (Change("cache_samples", "none", "memory"),), ("data_stall",), "kept", Unknown("not probed", "a probe")
+)
 
 
 @pytest.fixture
@@ -197,7 +205,9 @@ def test_the_snapshot_is_complete_in_every_face(opened: Open) -> None:
     snapshot = panel.snapshot()
 
     for face in (snapshot.html, snapshot.markdown, snapshot.plain):
-        assert all(words in face for words in ("data_stall takes 58%", "raise_num_workers", "55 ms per step", "Not measured", "Evidence"))
+        assert all(
+            words in face for words in ("data_stall takes 58%", "raise_num_workers", "55 ms per step", "Not measured", "Evidence")
+        )
     assert str(panel) == repr(panel) == snapshot.plain
     assert "application/vnd.jupyter.widget-view+json" not in panel._repr_mimebundle_()
 

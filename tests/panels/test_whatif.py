@@ -269,7 +269,14 @@ def test_no_hostile_name_acts_in_any_view(opened: Open, shown: Shown, tags: Call
         def predict(after: Mapping[str, Any], draws: int) -> Prediction:
             return Prediction("step_us", 100.0, 50.0, 40.0, 60.0, name, (name,))
 
-        panel = opened(title=name, knobs={name: "a"}, config={name: "a"}, suggested={name: (Change(name, "a", name),)}, predict=predict, home=name)
+        panel = opened(
+            title=name,
+            knobs={name: "a"},
+            config={name: "a"},
+            suggested={name: (Change(name, "a", name),)},
+            predict=predict,
+            home=name,
+        )
         panel.controls[name].value = name
         panel.apply_button.click()
         return panel

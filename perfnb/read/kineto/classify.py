@@ -79,34 +79,39 @@ def host_ops(raw: RawTrace, rank: int, origin_ns: int) -> pd.DataFrame:
     )
 
 
-def steps(host: pd.DataFrame, rank: int) -> pd.DataFrame:
-    """Profiler steps among the host rows of one rank; where there are none, the starts of successive loader waits bound them."""
-    marked = host[host["category"].eq("annotation") & _per_name_pattern(host["name"], "^(?:" + "|".join(STEP_NAMES) + ")")]
-    if len(marked):
-        number = pd.to_numeric(marked["name"].astype(object).str.extract(r"#(\d+)$")[0], errors="coerce")
-        order = pd.Series(np.arange(len(marked)), index=marked.index)
-        frame = pd.DataFrame(
-            {
-                "rank": rank,
-                "step": number.fillna(order).astype("int64"),
-                "start_us": marked["start_us"],
-                "duration_us": marked["duration_us"],
-                "steps_inferred": False,
-            }
-        )
-    else:
-        start = np.sort(host.loc[_per_name_pattern(host["name"], LOADER_PATTERN), "start_us"].to_numpy())
-        frame = pd.DataFrame(
-            {
-                "rank": rank,
-                "step": np.arange(max(len(start) - 1, 0)),
-                "start_us": start[:-1],
-                "duration_us": np.diff(start),
-                "steps_inferred": True,
-            }
-        )
-    frame = frame.sort_values("start_us", kind="stable").drop_duplicates(["rank", "start_us"]).reset_index(drop=True)
-    return frame.assign(is_edge=(frame.index == 0) | (frame.index == len(frame) - 1))
+def steps(host: pd.DataFrame, rank: int) -> tuple[pd.DataFrame, str | None]:
+    """Steps of one rank, and a note on what was odd about them.
+
+    Profiler steps among the host rows, of the thread that has most of them; where there are none, the starts of successive
+    loader waits bound them. Steps without a duration are left out; numbers that repeat or are none give way to the order.
+    """
+    is_step = _per_name_pattern(host["name"], "^(?:" + "|".join(STEP_NAMES) + ")") & host["category"].eq("annotation")
+    frame, note = _marked_steps(host[is_step]) if is_step.any() else (_bounded_by_loader(host), None)
+    longer = (
+        frame[frame["duration_us"] > 0].sort_values("start_us", kind="stable").drop_duplicates("start_us").reset_index(drop=True)
+    )
+    if len(longer) < len(frame):
+        note = f"rank {rank}: left out {len(frame) - len(longer)} steps without a duration or with the start of another"
+    return longer.assign(rank=rank, is_edge=(longer.index == 0) | (longer.index == len(longer) - 1)), note
+
+
+def _marked_steps(marked: pd.DataFrame) -> tuple[pd.DataFrame, str | None]:
+    threads = marked["process"].astype(str) + " " + marked["thread"].astype(str)
+    marked = marked[threads.eq(str(threads.value_counts().idxmax()))]
+    number = marked["name"].astype(object).str.extract(r"#(\d{1,15})$")[0]
+    note = None
+    if number.isna().any() or number.duplicated().any():
+        note = "step numbers repeat or are missing in the trace: steps are numbered in order"
+        number = pd.Series(np.arange(len(marked)), index=marked.index)
+    return marked[["start_us", "duration_us"]].assign(step=number.astype("int64"), steps_inferred=False), note
+
+
+def _bounded_by_loader(host: pd.DataFrame) -> pd.DataFrame:
+    start = np.sort(host.loc[_per_name_pattern(host["name"], LOADER_PATTERN), "start_us"].to_numpy())
+    count = max(len(start) - 1, 0)
+    return pd.DataFrame(
+        {"step": np.arange(count), "start_us": start[:count], "duration_us": np.diff(start), "steps_inferred": True}
+    )
 
 
 def _sorted(raw: RawTrace, chosen: NDArray[np.bool_]) -> tuple[pd.DataFrame, NDArray[np.int64], NDArray[np.int64]]:

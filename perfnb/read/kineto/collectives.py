@@ -9,6 +9,7 @@ import pandas as pd
 
 from perfnb.read.kineto.communication import BYTES_OF, collective_of
 
+_LARGEST: Final = 2**62  # past it a number is no count
 _HOST_PATTERN: Final = r"^gloo:"  # torch/csrc/distributed/c10d/ProcessGroupGloo.cpp names its ranges so
 _COLUMNS: Final = ("rank", "group", "sequence", "collective", "dtype", "elements_in", "elements_out", "group_size", "bytes")
 
@@ -51,7 +52,7 @@ def _types(rows: pd.DataFrame, *, stated: bool) -> pd.Series:
 
 
 def _numbers(values: pd.Series) -> pd.Series:
-    whole = values.map(lambda value: value if type(value) is int and abs(value) < 2**62 else None)
+    whole = values.map(lambda value: value if type(value) is int and abs(value) < _LARGEST else None)
     return whole.astype("Int64")
 
 
@@ -66,4 +67,7 @@ def _elements(shapes: object) -> int | None:
     first = shapes[0]
     while first and isinstance(first[0], list):
         first = first[0]
-    return math.prod(first) if all(isinstance(size, int) for size in first) else None
+    if not all(type(size) is int and 0 <= size < _LARGEST for size in first):
+        return None
+    elements = math.prod(first)
+    return elements if elements < _LARGEST else None

@@ -63,11 +63,14 @@ class TraceFile:
         Top-level keys of the file other than the event list; complete once `events` is exhausted.
     dropped
         Entries that are valid JSON, but no event.
+    replaced
+        Whether bytes that are no UTF-8 were replaced in names.
     """
 
     path: Path
     keys: dict[str, Any] = field(default_factory=dict)
     dropped: int = 0
+    replaced: bool = False
     _count: int = 0
     _offset: int = 0
 
@@ -128,7 +131,7 @@ class TraceFile:
                 return text[1:], True
             for match in _LIST_START.finditer(text):
                 try:
-                    self.keys = msgspec.json.decode(text[: match.end() - 1] + b"null}")
+                    self.keys = _any_json(text[: match.end() - 1] + b"null}")
                 except msgspec.DecodeError:
                     continue  # the words stand inside a string
                 self.keys.pop("traceEvents", None)
@@ -138,7 +141,7 @@ class TraceFile:
 
     def _no_list(self, text: bytes) -> TraceFormatError:
         try:
-            keys = msgspec.json.decode(text)
+            keys = _any_json(text)
         except msgspec.DecodeError as error:
             return TraceFormatError(f"{self.path.name} is no valid JSON: {error} (of {len(text):,} bytes)")
         shown = ", ".join(list(keys)[:6]) if isinstance(keys, dict) else type(keys).__name__
@@ -150,6 +153,12 @@ class TraceFile:
             events = _DECODE(text)
         except msgspec.ValidationError:
             events = self._one_by_one(text)
+        except UnicodeDecodeError:
+            self.replaced = True
+            return self._decoded(content.decode("utf-8", "replace").encode())
+        except RecursionError:
+            message = f"{self.path.name} is nested too deeply near event {self._count:,}: this is no usable trace"
+            raise TraceFormatError(message) from None
         self._count += len(events)
         return events
 
@@ -159,7 +168,7 @@ class TraceFile:
         for raw in _DECODE_RAW(text):
             try:
                 events.append(_DECODE_ONE(raw))
-            except msgspec.ValidationError:
+            except (msgspec.ValidationError, UnicodeDecodeError):
                 self.dropped += 1
         return events
 
@@ -194,7 +203,7 @@ class TraceFile:
         after = text.lstrip()
         after = after[1:] if after.startswith(b",") else after
         try:
-            self.keys |= msgspec.json.decode(b"{" + after)
+            self.keys |= _any_json(b"{" + after)
         except msgspec.DecodeError:
             message = f"{self.path.name} ends early: the event list is complete, what follows is not; record or copy it again"
             raise TraceFormatError(message) from None
@@ -214,6 +223,23 @@ class TraceFile:
             f"{self._offset + position:,} bytes into the text (uncompressed), near {around!r}: "
             "the file was cut off or edited; record or copy it again"
         )
+
+
+def _any_json(text: bytes) -> Any:
+    """A whole document; bytes that are no UTF-8 are replaced.
+
+    Raises
+    ------
+    msgspec.DecodeError
+        If it is no JSON, or nested too deeply to be the head of a trace.
+    """
+    try:
+        return msgspec.json.decode(text)
+    except UnicodeDecodeError:
+        return msgspec.json.decode(text.decode("utf-8", "replace").encode())
+    except RecursionError:
+        message = "nested too deeply"
+        raise msgspec.DecodeError(message) from None
 
 
 _DECODE: Final[Callable[[bytes], list[Event]]] = msgspec.json.Decoder(list[Event]).decode

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from perfnb.errors import RankConflictError
 
+_LARGEST_RANK: Final = 2**31
 _NUMBER_IN_NAME: Final = re.compile(r"(?:rank[-_]?|worker|TP-)(\d+)", re.IGNORECASE)
 
 
@@ -85,4 +86,4 @@ def _whole(value: object) -> int | None:
         number = int(str(value))
     except ValueError:
         return None
-    return number if number >= 0 else None
+    return number if 0 <= number <= _LARGEST_RANK else None

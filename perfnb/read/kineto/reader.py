@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from os import PathLike
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any, Final
 import pandas as pd
 
 from perfnb import tables
-from perfnb.errors import NotATraceError, TraceFormatError
+from perfnb.config.json_file import CONFIG_NAME, config_beside
+from perfnb.errors import ConfigError, NotATraceError, TraceFormatError
 from perfnb.read.kineto import classify
 from perfnb.read.kineto.collectives import collectives
 from perfnb.read.kineto.phases import phases
@@ -29,6 +30,7 @@ _LEFT_OUT: Final = {
     "python_function": "Python functions",
     "trace": "marks of the recording",
 }
+_LARGEST: Final = 2**62  # past it a number is no size
 _SUFFIXES: Final = (".json", ".json.gz")
 
 
@@ -49,7 +51,8 @@ def read_kineto(path: str | PathLike[str], *more: str | PathLike[str], executor:
     Returns
     -------
     Run
-        Tables steps, phases, host_ops, device_ops and collectives; times in microseconds since the run's first event.
+        Tables steps, phases, host_ops, device_ops and collectives; times in microseconds since the run's first event. Its
+        config is that of a config.json beside the first trace, if there is one.
 
     Raises
     ------
@@ -65,7 +68,8 @@ def read_kineto(path: str | PathLike[str], *more: str | PathLike[str], executor:
     (0,)
     """
     files, skippable = _files([Path(each) for each in (path, *more)])
-    raws, notes = _read_all(files, skippable, executor)
+    raws, skipped = _read_all(files, skippable, executor)
+    notes: list[str] = []
     paths, keys = [raw.path for raw in raws], [raw.keys for raw in raws]
     ranks, assumed = ranks_of(paths, keys)
     notes += [assumed] if assumed else []
@@ -73,7 +77,11 @@ def read_kineto(path: str | PathLike[str], *more: str | PathLike[str], executor:
     ordered = sorted(zip(ranks, raws, strict=True), key=lambda pair: pair[0])
     host = [classify.host_ops(raw, rank, origin) for rank, raw in ordered]
     device = [classify.device_ops(raw, rank, origin) for rank, raw in ordered]
-    steps = [classify.steps(each, rank) for each, (rank, _) in zip(host, ordered, strict=True)]
+    found = [classify.steps(each, rank) for each, (rank, _) in zip(host, ordered, strict=True)]
+    steps = [frame for frame, _ in found]
+    notes += [note for _, note in found if note]
+    config, skipped = _config(paths[0], skipped)
+    notes += skipped
     for raw in raws:
         notes += _notes(raw)
     tables_of = {
@@ -92,6 +100,7 @@ def read_kineto(path: str | PathLike[str], *more: str | PathLike[str], executor:
         host_ops=made["host_ops"],
         device_ops=made["device_ops"],
         collectives=made["collectives"],
+        config=config,
         machine=_machine(raws),
         signals=signals,
         missing=missing,
@@ -148,6 +157,15 @@ def _read_one(file: Path) -> RawTrace | NotATraceError:
         return error
 
 
+def _config(trace: Path, skipped: list[str]) -> tuple[Mapping[str, Any], list[str]]:
+    """The training's config where a config.json lies beside the trace, and the notes on skipped files without that one."""
+    try:
+        config = config_beside(trace, {})
+    except ConfigError as error:
+        return {}, [*skipped, str(error)]
+    return config, [note for note in skipped if not (config and note.startswith(f"skipped {CONFIG_NAME}:"))]
+
+
 def _stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Frames of all ranks one below the other; categoricals get the union of their categories."""
     filled = [frame for frame in frames if len(frame)]
@@ -170,7 +188,9 @@ def _machine(raws: Sequence[RawTrace]) -> Machine:
     devices = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
     return Machine(
         devices=tuple(str(each.get("name", "")) for each in devices),
-        device_memory_bytes=tuple(size if isinstance(size := each.get("totalGlobalMem"), int) else 0 for each in devices),
+        device_memory_bytes=tuple(
+            size if isinstance(size := each.get("totalGlobalMem"), int) and 0 <= size < _LARGEST else 0 for each in devices
+        ),
     )
 
 

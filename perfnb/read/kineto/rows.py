@@ -107,6 +107,8 @@ def read_rows(path: Path, *, python: bool = False) -> RawTrace:
     if file.dropped > _LARGEST_DROPPED_SHARE * max(total, 1):
         message = f"{path.name}: {file.dropped:,} of {total + file.dropped:,} entries are no events: this is no usable trace"
         raise TraceFormatError(message)
+    if file.replaced:
+        counts["chunks with bytes that are no UTF-8 (replaced)"] = 1
     if file.dropped:
         counts["entries that are no events"] = file.dropped
     if not columns.parts:

@@ -114,3 +114,72 @@ def test_what_is_no_trace_can_be_told_from_what_is_damaged(tmp_path: Path) -> No
 
     with pytest.raises(NotATraceError):
         read_kineto(tmp_path / "a.json")
+
+
+def test_step_numbers_that_repeat_give_way_to_the_order(tmp_path: Path) -> None:
+    events = training(3) + training(3, start=2_000_000.0)
+
+    run = read_kineto(write(tmp_path / "t.json", events))
+
+    assert run.steps["step"].to_list() == [0, 1, 2, 3, 4, 5]
+    assert any("step numbers repeat" in note for note in run.notes)
+    step_ledger(run)
+
+
+def test_steps_that_a_second_thread_marks_too_count_once(tmp_path: Path) -> None:
+    events = [*training(4), event("ProfilerStep#1", "user_annotation", 1_000_130, 20.0, thread=2)]
+
+    assert read_kineto(write(tmp_path / "t.json", events)).steps["step"].to_list() == [0, 1, 2, 3]
+
+
+def test_a_step_number_too_long_for_a_number_gives_way_to_the_order(tmp_path: Path) -> None:
+    run = read_kineto(write(tmp_path / "t.json", [event("ProfilerStep#1" + "0" * 25, "user_annotation", 0, 9.0)]))
+
+    assert run.steps["step"].to_list() == [0]
+
+
+def test_steps_without_a_duration_are_left_out_and_never_a_finding(tmp_path: Path) -> None:
+    run = read_kineto(write(tmp_path / "t.json", [event(f"ProfilerStep#{n}", "user_annotation", n, 0) for n in range(8)]))
+
+    assert run.steps.empty
+    assert any("left out 8 steps without a duration" in note for note in run.notes)
+    assert diagnose(run).findings.empty
+
+
+def test_bytes_that_are_no_utf8_are_replaced_and_said(tmp_path: Path) -> None:
+    text = write(tmp_path / "t.json", training()).read_bytes().replace(b"aten::linear", b"aten::lin\xffar")
+    (tmp_path / "t.json").write_bytes(text)
+
+    run = read_kineto(tmp_path / "t.json")
+
+    assert "aten::lin\ufffdar" in run.host_ops["name"].to_list()
+    assert any("no UTF-8" in note for note in run.notes)
+
+
+def test_arguments_nested_without_end_are_refused(tmp_path: Path) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    (tmp_path / "t.json").write_text(f'{{"traceEvents": [{{"ph":"X","name":"a","ts":1,"dur":1,"args":{{"device":{deep}}}}}]}}')
+
+    with pytest.raises(TraceFormatError, match="nested too deeply"):
+        read_kineto(tmp_path / "t.json")
+
+
+def test_numbers_past_any_size_are_missing_not_an_error(tmp_path: Path) -> None:
+    shapes = {"Input Dims": [[2**40, 2**40]], "Input type": ["float"]}
+    events = [*training(), event("gloo:all_reduce", "user_annotation", 1_000_050, 9, thread=2, **shapes)]
+    keys = {"distributedInfo": {"rank": 10**30}, "deviceProperties": [{"name": "x", "totalGlobalMem": 10**40}]}
+
+    run = read_kineto(write(tmp_path / "t.json", events, **keys))
+
+    assert run.collectives["elements_in"].isna().all()
+    assert run.ranks == (0,)
+    assert run.machine.device_memory_bytes == (0,)
+
+
+def test_a_config_beside_the_trace_is_the_run_s(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.json", training())
+    (tmp_path / "config.json").write_text('{"num_workers": 3}')
+    assert read_kineto(path).config == {"num_workers": 3}
+
+    (tmp_path / "config.json").write_text("{")
+    assert any("config.json is not JSON" in note for note in read_kineto(path).notes)

@@ -111,12 +111,12 @@ def test_an_unknown_category_is_kept_under_its_name(tmp_path: Path) -> None:
 def test_a_folder_is_read_rank_by_rank_and_what_is_no_trace_is_named(tmp_path: Path) -> None:
     for rank in (1, 0):
         write(tmp_path / f"rank{rank}.json.gz", training(), distributedInfo={"rank": rank, "world_size": 2})
-    (tmp_path / "config.json").write_text('{"num_workers": 0}')
+    (tmp_path / "provenance.json").write_text('{"machine": 0}')
 
     run = read_kineto(tmp_path)
 
     assert (run.ranks, run.world_size, run.source) == ((0, 1), 2, ("rank0.json.gz", "rank1.json.gz"))
-    assert any("skipped config.json: JSON with num_workers and no list traceEvents" in note for note in run.notes)
+    assert any("skipped provenance.json: JSON with machine and no list traceEvents" in note for note in run.notes)
 
 
 def test_an_executor_gives_the_same_run(tmp_path: Path) -> None:
