@@ -196,10 +196,12 @@ def run_all(screen: Any, lab: Lab) -> Generator[Callable[..., Any]]:
 
 def _run_all(page: Any) -> Any:
     page.locator(".jp-Notebook").wait_for()
-    page.locator('.jp-Toolbar .jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for()
+    page.locator(".jp-StatusBar-Left", has_text="| Idle").wait_for()
     page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
     page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
-    done = page.wait_for_function(_FINISHED).json_value()
+    try:
+        done = page.wait_for_function(_FINISHED).json_value()
+    except Exception: page.screenshot(path="/tmp/shots/failed.png"); raise
     assert done == "done", done
     return page
 

@@ -32,7 +32,7 @@ step = range(12)
 steps = pd.DataFrame({"rank": 0, "step": step, "start_us": [1e5 * n for n in step], "duration_us": 1e5})
 rows = pd.DataFrame([(0, n, name, wall) for n in step for name, wall in phases.items()], columns=["rank", "step", "phase", "wall_us"])
 from perfnb.tables import conform
-run = perfnb.Run(steps=conform("steps", steps), phases=conform("phases", rows), signals=frozenset({"steps", "phases"}))
+run = perfnb.Run(steps=conform("steps", steps), phases=conform("phases", rows), signals=frozenset({"steps", "phases", "loader"}))
 config = {"num_workers": 0, "log_every_n_steps": 1}"""
 
 
@@ -154,7 +154,7 @@ def test_apply_in_the_explorer_shows_the_diff_and_changes_the_variable(run_all: 
 def test_a_wrong_magic_says_what_is_wrong(screen: Any, lab: Any) -> None:
     screen.goto(lab.write("wrong.ipynb", "%load_ext perfnb\n%perfnb_explore nowhere"))
     screen.locator(".jp-Notebook").wait_for()
-    screen.locator('.jp-Toolbar .jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for()
+    screen.locator(".jp-StatusBar-Left", has_text="| Idle").wait_for()
     screen.locator(".jp-CodeCell .cm-content").click()
 
     screen.keyboard.press("Control+Enter")
