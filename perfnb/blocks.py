@@ -23,6 +23,7 @@ LINE: Final = "rgba(128,128,128,0.35)"
 _MUTED: Final = "opacity:0.75"
 _CELL: Final = f"padding:3px 12px 3px 0;border:none;border-bottom:1px solid {LINE};vertical-align:top;"
 _CAPTION: Final = "caption-side:top;text-align:left;padding:0 0 4px 0;font-weight:600;color:inherit"
+_NUMBER: Final = "font-variant-numeric:tabular-nums;white-space:nowrap"
 _TABLE: Final = "border-collapse:collapse;border:none;margin:0;width:auto;font-size:13px;color:inherit;background:transparent"
 _MONO: Final = "font-family:Menlo,Consolas,'DejaVu Sans Mono',monospace;font-size:12px"
 _DIFF_MARKS: Final = {"-": ("del", "rgba(213,94,0,0.20)"), "+": ("ins", "rgba(0,158,115,0.20)")}
@@ -134,7 +135,7 @@ class Table:
     def html(self) -> Markup:
         """See `Block`."""
         header = Markup("").join(
-            Markup('<th scope="col" style="{}text-align:{};font-weight:600;{}">{}</th>').format(
+            Markup('<th scope="col" style="{}text-align:{};font-weight:600;white-space:nowrap;{}">{}</th>').format(
                 _CELL, "right" if index in self.right else "left", _MUTED, text.html(title)
             )
             for index, title in enumerate(self.header)
@@ -154,7 +155,7 @@ class Table:
                 Markup('th scope="row"') if index == 0 else Markup("td"),
                 _CELL,
                 "right" if index in self.right else "left",
-                "font-weight:400" if index == 0 else "font-variant-numeric:tabular-nums" if index in self.right else "",
+                "font-weight:400" if index == 0 else _NUMBER if index in self.right else "",
                 text.html(cell),
                 Markup("th") if index == 0 else Markup("td"),
             )

@@ -26,6 +26,7 @@ from perfnb.wording import (
     findings_table,
     predicted,
     rest,
+    run_words,
     seen,
     suggestion_blocks,
     verdict,
@@ -240,7 +241,7 @@ def _run(run: Run) -> list[Block]:
         for name in tables
     )
     lines: list[Block] = [
-        Line("run", repr(run).removeprefix("Run(").removesuffix(")")),
+        Line("run", run_words(repr(run))),
         Table("Tables", ("table", "rows", ""), rows, frozenset({1})),
     ]
     if run.machine.devices:

@@ -152,10 +152,20 @@ def verdict(diagnosis: Diagnosis) -> Verdict:
     return Verdict("ok", f"Nothing above its limit: {looked} looked at, {len(diagnosis.unmeasured)} not measured")
 
 
+def run_words(line: str) -> str:
+    """The line that a run says of itself, without the name of its class.
+
+    Examples
+    --------
+    >>> run_words("Run(a.json: 1 rank, 16 steps)"), run_words("Run(: 1 rank)")
+    ('a.json: 1 rank, 16 steps', '1 rank')
+    """
+    return line.removeprefix("Run(").removesuffix(")").removeprefix(": ") if line.startswith("Run(") else line
+
+
 def seen(diagnosis: Diagnosis) -> tuple[Line, ...]:
     """What a diagnosis rests on: the run, and its steps."""
-    line = diagnosis.run_line
-    lines = [Line("seen", line.removeprefix("Run(").removesuffix(")") if line.startswith("Run(") else line)] if line else []
+    lines = [Line("seen", run_words(diagnosis.run_line))] if diagnosis.run_line else []
     if diagnosis.step_us is not None and diagnosis.low_us is not None and diagnosis.high_us is not None:
         step = text.duration_estimate(diagnosis.step_us, diagnosis.low_us, diagnosis.high_us)
         lines.append(Line("step", f"{step}, mean of {diagnosis.steps_used}"))

@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 
 from perfnb import text
-from perfnb.charts.theme import INK, colours, drawable, finished, label_axis, largest_three, time_unit, value_scale
+from perfnb.charts.theme import INK, colours, distinct, drawable, finished, label_axis, largest_three, time_unit, value_scale
 
 
 def breakdown_chart(parts: pd.DataFrame) -> alt.LayerChart:
@@ -30,7 +30,7 @@ def breakdown_chart(parts: pd.DataFrame) -> alt.LayerChart:
     rows = drawable(parts, "perfnb.facts.breakdown")
     scale, unit = time_unit(float(rows["time_us"].max()) if len(rows) else 0.0)
     values = [f"{text.duration(time)} ({text.share(part)})" for time, part in zip(rows["time_us"], rows["share"], strict=True)]
-    rows = rows.assign(time=rows["time_us"] / scale, colour=colours(rows["group"]), value=values)
+    rows = rows.assign(label=distinct(rows["label"]), time=rows["time_us"] / scale, colour=colours(rows["group"]), value=values)
     total = text.duration(float(rows["time_us"].sum()))
     y = alt.Y("label:N").sort(None).title(None).axis(label_axis(rows["label"]))
     scale_of_bars = value_scale(float(rows["time"].max()) if len(rows) else 0.0, rows["label"], values)

@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 
 from perfnb import text
-from perfnb.charts.theme import INK, LOST, drawable, finished, label_axis, largest_three, value_scale
+from perfnb.charts.theme import INK, LOST, distinct, drawable, finished, label_axis, largest_three, value_scale
 
 
 def findings_chart(findings: pd.DataFrame) -> alt.LayerChart:
@@ -33,7 +33,7 @@ def findings_chart(findings: pd.DataFrame) -> alt.LayerChart:
         for severity, low, high in zip(rows["severity"], rows["low"], rows["high"], strict=True)
     ]
     rows = rows.assign(
-        label=[text.heading(name).capitalize() for name in rows["detector"]],
+        label=distinct(pd.Series([text.heading(name).capitalize() for name in rows["detector"]], dtype=object)),
         percent=rows["severity"] * 100,
         percent_low=rows["low"] * 100,
         percent_high=rows["high"] * 100,

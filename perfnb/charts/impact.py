@@ -6,7 +6,17 @@ import altair as alt
 import pandas as pd
 
 from perfnb import text
-from perfnb.charts.theme import INK, drawable, finished, label_axis, largest_three, time_unit, value_scale, verdict_colours
+from perfnb.charts.theme import (
+    INK,
+    distinct,
+    drawable,
+    finished,
+    label_axis,
+    largest_three,
+    time_unit,
+    value_scale,
+    verdict_colours,
+)
 
 
 def impact_chart(impact: pd.DataFrame) -> alt.LayerChart:
@@ -39,6 +49,7 @@ def impact_chart(impact: pd.DataFrame) -> alt.LayerChart:
         )
     ]
     rows = rows.assign(
+        label=distinct(rows["label"]),
         **{name: rows[f"{name}_us"] / scale for name in ("after", "low", "high")},
         now=now_us / scale,
         colour=verdict_colours(rows["verdict"]),

@@ -42,7 +42,8 @@ MOST_ROWS: Final = 2000
 
 _CHARACTER: Final = 7.3  # mean width in pixels of a character of 12-pixel DejaVu Sans, the widest of the usual fonts
 _GAP: Final = 10
-_LABEL_LIMIT: Final = 240
+_LABEL_LIMIT: Final = 200
+_WIDEST: Final = 1.2  # the widest font over the one that vl-convert measures labels with
 _LEAST_BARS: Final = 0.35  # share of the plot that bars keep, however long the numbers are
 
 _VERDICTS: Final = MappingProxyType({"faster": FASTER, "slower": LOST, "no effect expected": NO_EFFECT})
@@ -75,6 +76,18 @@ def drawable(frame: pd.DataFrame, aggregate: str) -> pd.DataFrame:
         raise TooManyRows(message)
     texts = [column for column in frame if frame[column].dtype.kind not in "biuf"]
     return frame.assign(**{str(column): [text.name(value) for value in frame[column]] for column in texts})
+
+
+def distinct(labels: pd.Series) -> list[str]:
+    """The labels, those that are there already with a number: rows of one label would be drawn as one.
+
+    Examples
+    --------
+    >>> distinct(pd.Series(["a", "b", "a"]))
+    ['a', 'b', 'a (2)']
+    """
+    earlier = labels.groupby(labels, sort=False).cumcount()
+    return [f"{label} ({number + 1})" if number else str(label) for label, number in zip(labels, earlier, strict=True)]
 
 
 def time_unit(largest_us: float) -> tuple[float, str]:
@@ -129,4 +142,4 @@ def largest_three(labels: pd.Series, values: list[str]) -> str:
 
 def _label_room(labels: pd.Series) -> float:
     longest = max((len(str(label)) for label in labels), default=0)
-    return min(longest * _CHARACTER + _GAP, _LABEL_LIMIT)
+    return min(longest * _CHARACTER, _LABEL_LIMIT * _WIDEST) + _GAP

@@ -156,7 +156,6 @@ class BottleneckPanel(Panel):
         most = max((len(self._answers(item)) for item in self.findings), default=0)
         self.slots = tuple(_Slot(self._apply) for _ in range(most))
         self.undo_button = button("Undo", "Take the latest Apply back")
-        set_visible(self.undo_button, visible=bool(most))
         first = self._chart_of(self.findings[0], None) if self.findings else None
         self.chart = live(first) if first is not None else None
         tabs = widgets.Tab(
@@ -211,6 +210,7 @@ class BottleneckPanel(Panel):
             for name, blocks in views.items():
                 self._views[name].show_html(joined_html(blocks))
             self.undo_button.disabled = not self._applied
+            set_visible(self.undo_button, visible=bool(self._applied))
             self.undo_button.description = f"Undo {self._applied[-1].fix}" if self._applied else "Undo"
 
     def _apply(self, suggestion: Suggestion | None) -> None:

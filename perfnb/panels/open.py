@@ -21,7 +21,7 @@ from perfnb.run import Run
 from perfnb.suggest import not_applicable, suggest
 from perfnb.text import share
 from perfnb.whatif import step_model
-from perfnb.wording import changed
+from perfnb.wording import changed, run_words
 
 
 def bottleneck_panel(
@@ -100,7 +100,7 @@ def whatif_panel(
     first = [change.knob for item in suggestions for change in item.changes]
     knobs = dict.fromkeys([*first, *(knob for knob in step_model.knobs() if has_knob(given, knob))])
     return WhatIfPanel(
-        title=repr(run).removeprefix("Run(").removesuffix(")"),
+        title=run_words(repr(run)),
         knobs={knob: value_of(given, knob) for knob in knobs},
         config=given,
         predict=predict or _predicting(run, given),

@@ -199,9 +199,7 @@ def _run_all(page: Any) -> Any:
     page.locator(".jp-StatusBar-Left", has_text="| Idle").wait_for()
     page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
     page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
-    try:
-        done = page.wait_for_function(_FINISHED).json_value()
-    except Exception: page.screenshot(path="/tmp/shots/failed.png"); raise
+    done = page.wait_for_function(_FINISHED).json_value()
     assert done == "done", done
     return page
 

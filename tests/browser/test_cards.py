@@ -45,12 +45,13 @@ from perfnb.apply import apply, undo
 from perfnb.charts import breakdown_chart
 from perfnb.facts import breakdown
 from perfnb.panels import BottleneckPanel, WhatIfPanel
-what_if = WhatIfPanel(title=name, knobs={name: "a"}, config={name: "a"}, predict=lambda *_: prediction, on_apply=apply, on_undo=undo,
-                      suggested={name: suggestion.changes}, parts=parts, home=name)
+edits = {"config": {name: "a"}, "on_apply": apply, "on_undo": undo, "home": name}
+suggested = {name: suggestion.changes}
+what_if = WhatIfPanel(title=name, knobs={name: "a"}, predict=lambda *_: prediction, suggested=suggested, parts=parts, **edits)
 what_if.controls[name].value = name
 what_if.apply_button.click()
-explorer = BottleneckPanel(diagnosis, (suggestion,), config={name: "a"}, chart=lambda *_: breakdown_chart(breakdown(parts)),
-                           how={name: (name,)}, on_apply=apply, on_undo=undo, home=name)
+chart = breakdown_chart(breakdown(parts))
+explorer = BottleneckPanel(diagnosis, (suggestion,), chart=lambda *_: chart, how={name: (name,)}, **edits)
 explorer.slots[0].button.click()
 display(what_if, explorer)"""
 

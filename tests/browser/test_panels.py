@@ -30,7 +30,8 @@ import perfnb
 phases = {"data": 40_000.0, "forward": 20_000.0, "backward": 15_000.0, "other": 25_000.0}
 step = range(12)
 steps = pd.DataFrame({"rank": 0, "step": step, "start_us": [1e5 * n for n in step], "duration_us": 1e5})
-rows = pd.DataFrame([(0, n, name, wall) for n in step for name, wall in phases.items()], columns=["rank", "step", "phase", "wall_us"])
+rows = [(0, n, name, wall) for n in step for name, wall in phases.items()]
+rows = pd.DataFrame(rows, columns=["rank", "step", "phase", "wall_us"])
 from perfnb.tables import conform
 run = perfnb.Run(steps=conform("steps", steps), phases=conform("phases", rows), signals=frozenset({"steps", "phases", "loader"}))
 config = {"num_workers": 0, "log_every_n_steps": 1}"""
@@ -131,7 +132,7 @@ def test_next_shows_the_next_finding_with_its_chart(run_all: RunAll, screenshots
     sentence.filter(has_text="25 %").wait_for()
     assert "Waiting for data" not in sentence.inner_text()
     assert page.get_by_role("button", name="Next").is_disabled()
-    page.locator("select").first.select_option(label="1: data_stall, 40 %")
+    page.locator(".jp-OutputArea select").first.select_option(label="1: data_stall, 40 %")
     sentence.filter(has_text="Waiting for data takes 40 %").wait_for()
     page.get_by_text("Evidence", exact=True).click()
     page.get_by_role("columnheader", name="lost").wait_for()

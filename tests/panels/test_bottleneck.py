@@ -243,3 +243,20 @@ def test_the_chart_is_the_timeline_of_the_step_in_which_most_is_lost(repository:
     worst = perfnb.diagnose(run)["data_stall"].evidence.iloc[0]
 
     assert f"Step {worst['step']} of rank 0, where this costs most" in json.dumps(panel.chart.spec)
+
+
+@pytest.mark.corpus
+def test_a_device_run_has_a_chart_for_each_finding_and_each_rank_a_choice(corpus: Path) -> None:
+    pair = perfnb.bottleneck_panel(
+        perfnb.read_trace(corpus / "traces/kineto/resnet50_pair_A/before_num_workers_0"), {"num_workers": 0}
+    )
+    ranks = perfnb.bottleneck_panel(perfnb.read_trace(corpus / "traces/param/dlrm_8rank"), {"num_workers": 0})
+
+    for number in range(len(pair.findings)):
+        pair.choice.value = number
+        assert "Device: computing" in json.dumps(pair.chart.spec)
+    assert len(pair.findings) > 1
+    assert ranks.rank_choice.layout.display is None
+    for _, rank in ranks.rank_choice.options:
+        ranks.rank_choice.value = rank
+        assert ranks.snapshot().html
