@@ -12,6 +12,7 @@ from perfnb.document import Block, Diff, Items, Line, Section, Table, Verdict
 from perfnb.findings import Cleared, Diagnosis, Finding, NotMeasured
 from perfnb.fix import Suggestion
 from perfnb.prediction import Change, Prediction, Unknown
+from perfnb.whatif.plan import PlanStep
 
 EVIDENCE_ROWS: Final = 50
 """Rows of evidence on screen; the whole stands in `Finding.evidence`."""
@@ -80,6 +81,26 @@ def suggestion_blocks(suggestion: Suggestion) -> tuple[Block, ...]:
     if suggestion.caution:
         lines.append(Line("check", suggestion.caution))
     return tuple(lines)
+
+
+def plan_blocks(steps: Sequence[PlanStep]) -> tuple[Block, ...]:
+    """Which suggestions to apply in which order; nothing where none is worth it."""
+    if not steps:
+        return ()
+    rows = tuple(
+        (
+            f"{number}: {step.suggestion.fix}",
+            changed(step.suggestion.changes),
+            text.duration_estimate(step.prediction.after, step.prediction.low, step.prediction.high),
+            text.duration(step.gain_us),
+            text.duration(step.gain_alone_us),
+        )
+        for number, step in enumerate(steps, 1)
+    )
+    header = ("apply", "change", "step with those before it", "takes off", "alone")
+    table = Table("", header, rows, frozenset({2, 3, 4}))
+    words = Line("", "Predicted together: gains do not add up.")
+    return (Section(f"Plan ({text.count(len(steps), 'change')})", (words, table)),)
 
 
 def assumptions(answer: Prediction | Unknown) -> tuple[Block, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from perfnb.apply import apply, undo
@@ -13,14 +13,16 @@ from perfnb.config.mapping import has_knob, value_of
 from perfnb.diagnose import diagnose
 from perfnb.facts import breakdown, step_timeline
 from perfnb.findings import Diagnosis, Finding
+from perfnb.fix import Suggestion
 from perfnb.panels.bottleneck import BottleneckPanel, ChartOf
 from perfnb.panels.history import Config, Edit
 from perfnb.panels.whatif import Predict, WhatIfPanel
 from perfnb.prediction import Prediction, Unknown
 from perfnb.run import Run
-from perfnb.suggest import not_applicable, suggest
+from perfnb.suggest import not_applicable, plan, suggest
 from perfnb.text import share
 from perfnb.whatif import step_model
+from perfnb.whatif.plan import PlanStep
 from perfnb.wording import changed, run_words
 
 
@@ -69,6 +71,7 @@ def whatif_panel(
     config: Mapping[str, Any] | None = None,
     *,
     predict: Predict | None = None,
+    plan: Callable[[Run, Config, Sequence[Suggestion]], Sequence[PlanStep]] = plan,
     on_apply: Edit = apply,
     on_undo: Edit = undo,
     home: str = "",
@@ -83,6 +86,8 @@ def whatif_panel(
         The config that the run was recorded with, which Apply changes into a new one; the run's own by default.
     predict
         Answers knob to value after, with a number of draws; `perfnb.predict` on this run by default.
+    plan
+        Which suggestions to apply, in which order.
     on_apply, on_undo
         Make a new config from changes and a config.
     home
@@ -109,6 +114,7 @@ def whatif_panel(
         home=home,
         suggested={f"{item.fix}: {changed(item.changes)}": item.changes for item in suggestions},
         parts=diagnosis.parts,
+        plan=plan(run, given, suggestions),
     )
 
 

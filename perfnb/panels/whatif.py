@@ -22,7 +22,8 @@ from perfnb.panels.diff import diff_block
 from perfnb.panels.history import Config, Edit, History, said
 from perfnb.prediction import Change, Prediction, Unknown
 from perfnb.report import picture
-from perfnb.wording import assumptions, changed, predicted
+from perfnb.whatif.plan import PlanStep
+from perfnb.wording import assumptions, changed, plan_blocks, predicted
 
 Predict = Callable[[Mapping[str, Any], int], Prediction | Unknown]
 """Answers knob -> value after, with so many draws."""
@@ -54,6 +55,8 @@ class WhatIfPanel(Panel):
         Changes that were suggested, best first, each with its label.
     parts
         Ledger parts of the run: part, time_us, share.
+    plan
+        Which suggestions to apply, in which order.
     """
 
     def __init__(
@@ -67,9 +70,10 @@ class WhatIfPanel(Panel):
         on_undo: Edit,
         suggested: Mapping[str, Sequence[Change]],
         parts: pd.DataFrame,
+        plan: Sequence[PlanStep] = (),
         home: str = "",
     ) -> None:
-        self._home = home
+        self._home, self._plan = home, tuple(plan)
         self._title, self._parts, self._suggested, self._predict = title, parts, dict(suggested), predict
         self._history = History(config, on_apply, on_undo)
         self._lock, self._at_rest = threading.RLock(), AtRest()
@@ -265,7 +269,7 @@ class WhatIfPanel(Panel):
         return [step_bars(self._now.before, after), *parts]
 
     def _details(self) -> list[Block]:
-        return list(assumptions(self.answer)) if self.changes else []
+        return [*(assumptions(self.answer) if self.changes else ()), *plan_blocks(self._plan)]
 
     def _outcome(self) -> list[Block]:
         if not self.message:

@@ -6,7 +6,8 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,17 @@ import pytest
 
 import perfnb
 from perfnb.errors import ConfigError, StaleChange
+from perfnb.fix import Suggestion
 from perfnb.panels.whatif import DRAWS_AT_REST, DRAWS_MOVING, SLOW_S, WhatIfPanel
 from perfnb.prediction import Change, Prediction, Unknown
+from perfnb.whatif.plan import PlanStep
+
+
+def run_apart(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run in a thread of its own: the browser tests leave an event loop running in this one."""
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(asyncio.run, coroutine).result()
+
 
 Open = Callable[..., WhatIfPanel]
 Shown = Callable[[Any], str]
@@ -221,7 +231,7 @@ def test_few_draws_while_moving_and_more_at_rest(opened: Open) -> None:
         await asyncio.sleep(0.5)
         return moving, panel.answer
 
-    moving, rest = asyncio.run(moved())
+    moving, rest = run_apart(moved())
 
     assert moving.assumptions == (f"{DRAWS_MOVING} draws",)
     assert rest.assumptions == (f"{DRAWS_AT_REST} draws",)
@@ -233,7 +243,7 @@ def test_a_snapshot_does_not_wait_for_rest(opened: Open) -> None:
         panel.num_workers.value = 3
         return panel.snapshot().plain
 
-    assert f"{DRAWS_AT_REST} draws" in asyncio.run(taken())
+    assert f"{DRAWS_AT_REST} draws" in run_apart(taken())
 
 
 def test_a_slow_model_makes_sliders_report_on_release_only(opened: Open) -> None:
@@ -285,6 +295,17 @@ def test_no_hostile_name_acts_in_any_view(opened: Open, shown: Shown, tags: Call
 
     assert tags(shown(hostile)) == tags(shown(benign))
     assert tags(hostile.snapshot().html) == tags(benign.snapshot().html)
+
+
+def test_the_plan_stands_below_with_what_each_change_adds(opened: Open, shown: Shown) -> None:
+    after = Prediction("step_us", 100_000, 55_000, 49_500, 60_500, "prior")
+    suggestion = Suggestion("raise_num_workers", (Change("num_workers", 0, 3),), ("data_stall",), "", after)
+
+    panel = opened(plan=[PlanStep(suggestion, after, 45_000, 45_000, 45_000)])
+
+    assert "Plan (1 change)" in shown(panel)
+    assert "Predicted together: gains do not add up." in panel.snapshot().markdown
+    assert "1: raise_num_workers  num_workers 0 -> 3" in panel.snapshot().plain
 
 
 def test_the_public_panel_answers_on_a_recorded_run(repository: Path) -> None:
