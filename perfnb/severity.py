@@ -38,11 +38,13 @@ class Ground:
     Attributes
     ----------
     ledger
-        Parts of the used steps: rank, step, clock, device, part, time_us, and left_us, which no detector has claimed.
+        Parts of the used steps: rank, step, clock, device, part, time_us.
     work
         `rank_work` of the used steps.
     steps
         Used steps, rows of `run.steps`.
+    left_us
+        Time of each row of `ledger` that no detector has claimed yet; claims are taken off it in place, in their order.
     """
 
     run: Run

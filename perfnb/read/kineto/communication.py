@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-# Names in lower case; each library with its source. design: the first that matches counts.
+# Regular expressions on names in lower case; each library with its source.
 NAMES: Final = (
     r"nccl|rccl",  # NCCL, RCCL: ncclKernel_, ncclDevKernel_
     r"multimem_|one_shot_all_|two_shot_all_",  # PyTorch symmetric memory, torch/csrc/distributed/c10d/cuda
