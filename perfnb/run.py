@@ -43,7 +43,7 @@ class Run:
 
     Attributes
     ----------
-    steps, phases, host_ops, device_ops, collectives
+    steps, phases, host_ops, device_ops, collectives, allocations
         Tables with the columns of `perfnb.tables.SCHEMAS`; empty where nothing was recorded.
     config
         The training's config where known.
@@ -66,6 +66,7 @@ class Run:
     host_ops: pd.DataFrame = field(default_factory=lambda: tables.empty("host_ops"))
     device_ops: pd.DataFrame = field(default_factory=lambda: tables.empty("device_ops"))
     collectives: pd.DataFrame = field(default_factory=lambda: tables.empty("collectives"))
+    allocations: pd.DataFrame = field(default_factory=lambda: tables.empty("allocations"))
     config: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     machine: Machine = field(default_factory=Machine)
     signals: frozenset[str] = frozenset()

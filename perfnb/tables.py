@@ -48,6 +48,10 @@ SCHEMAS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
             "correlation": _NULLABLE,
             "stream": _NULLABLE,
             "sequence": _NULLABLE,
+            "input_shapes": _TEXT,  # JSON as the profiler writes it: [[8,16],[]]
+            "input_types": _TEXT,
+            "waits_on_stream": _NULLABLE,  # of a synchronization: the stream, and the call that recorded the event
+            "waits_on_correlation": _NULLABLE,
         },
         # kernel, copy or memset; kind: compute, communication, copy, memset
         "device_ops": {
@@ -61,6 +65,9 @@ SCHEMAS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
             "correlation": _NULLABLE,
             "bytes": _NULLABLE,
             "kind_source": _TEXT,
+            "grid": _TEXT,  # JSON: [128,1,1]
+            "block": _TEXT,
+            "occupancy_share": _FLOAT,
         },
         # (rank, call); clock: device (a kernel) or host (a range of a host library such as gloo)
         "collectives": {
@@ -72,10 +79,23 @@ SCHEMAS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
             "elements_in": _NULLABLE,
             "elements_out": _NULLABLE,
             "group_size": _NULLABLE,
+            "members": _TEXT,  # ranks of the group, "0,1,2,3"; NA where the trace does not list them all
             "bytes": _NULLABLE,
+            "device": _NULLABLE,
+            "stream": _NULLABLE,
             "start_us": _FLOAT,
             "duration_us": _FLOAT,
             "clock": _TEXT,
+        },
+        # allocation (bytes > 0) or free (bytes < 0) of the host's or a device's memory, in the order they happened
+        "allocations": {
+            "rank": _INT,
+            "device": _NULLABLE,  # NA on the host
+            "time_us": _FLOAT,
+            "address": _NULLABLE,
+            "bytes": _INT,
+            "allocated_bytes": _NULLABLE,  # totals of that memory after this row
+            "reserved_bytes": _NULLABLE,
         },
     }
 )

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Never, cast
 
-from isal import igzip, isal_zlib
+from isal import isal_zlib
 from tqdm.auto import tqdm
 
 from perfnb.errors import EXPORT_HINT, TraceFormatError
 
-PIECE_BYTES: Final = 8 << 20
+PIECE_BYTES: Final = 4 << 20
 PROGRESS_FROM_BYTES: Final = 4 << 20  # of the file as stored: smaller ones are read in well under a second
 
 _ISAL_ERROR: Final = cast("type[Exception]", isal_zlib.error)
 _GZIP: Final = b"\x1f\x8b"
+_GZIP_WINDOW: Final = 31  # zlib: 15 bits of window, 16 more for a gzip header
+_STORED_BYTES: Final = 1 << 18  # compressed bytes read at a time
 _KNOWN: Final = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself: run `git lfs pull`"),
     (b"<", "HTML or XML (a download page?), not JSON"),
@@ -26,59 +28,86 @@ _KNOWN: Final = (
 )
 
 
-def pieces(path: Path) -> Iterator[bytes]:
-    """Content of a plain or gzip file in pieces of at most `PIECE_BYTES`, known by its content whatever its name.
+@dataclass
+class Pieces:
+    """Content of a plain or gzip file in pieces of about `PIECE_BYTES`, known by its content whatever its name.
 
-    Raises
-    ------
-    TraceFormatError
-        If the file is empty or cannot be opened, or its gzip stream is damaged or cut off.
+    Attributes
+    ----------
+    path
+        The file.
+    cut_off
+        Whether its gzip stream ended early; known once the pieces are exhausted.
+    damage
+        What the decompressor said where the stream is damaged, after the last good piece; "" while there is none.
     """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(2)
-            file.seek(0)
-            if not head:
-                message = f"{path.name} is empty (0 bytes): {EXPORT_HINT}"
-                raise TraceFormatError(message)
-            stream = _unzipped(file) if head == _GZIP else file
-            with tqdm(
-                total=size,
-                unit="B",
-                unit_scale=True,
-                desc=f"reading {path.name}",
-                leave=False,
-                disable=None if size >= PROGRESS_FROM_BYTES else True,
-            ) as progress:
-                yield from _read(stream, path, file, progress)
-    except OSError as error:
-        message = f"{path.name} cannot be read: {error.strerror or error}"
-        raise TraceFormatError(message) from error
 
+    path: Path
+    cut_off: bool = False
+    damage: str = ""
 
-def _unzipped(file: IO[bytes]) -> IO[bytes]:
-    return cast("IO[bytes]", igzip.GzipFile(fileobj=file))  # type: ignore[no-untyped-call]  # isal ships no signature
+    def __iter__(self) -> Iterator[bytes]:
+        """Pieces in the order of the file.
 
-
-def _read(stream: IO[bytes], path: Path, file: IO[bytes], progress: tqdm[Never]) -> Iterator[bytes]:
-    done = 0
-    while True:
+        Raises
+        ------
+        TraceFormatError
+            If the file is empty or cannot be opened.
+        """
         try:
-            piece = stream.read(PIECE_BYTES)
-        except EOFError as error:
-            message = (
-                f"{path.name} ends early: its gzip stream is cut off after byte {done:,} (uncompressed) "
-                "(a crashed job, a full disk or a broken download): record or copy it again"
-            )
+            size = self.path.stat().st_size
+            with self.path.open("rb") as file:
+                head = file.read(2)
+                file.seek(0)
+                if not head:
+                    message = f"{self.path.name} is empty (0 bytes): {EXPORT_HINT}"
+                    raise TraceFormatError(message)
+                with tqdm(
+                    total=size,
+                    unit="B",
+                    unit_scale=True,
+                    desc=f"reading {self.path.name}",
+                    leave=False,
+                    disable=None if size >= PROGRESS_FROM_BYTES else True,
+                ) as progress:
+                    yield from self._unzipped(file, progress) if head == _GZIP else _plain(file, progress)
+        except OSError as error:
+            message = f"{self.path.name} cannot be read: {error.strerror or error}"
             raise TraceFormatError(message) from error
-        except (zlib.error, _ISAL_ERROR, OSError) as error:
-            message = f"{path.name} is damaged: its gzip stream fails after byte {done:,} (uncompressed): {error}"
-            raise TraceFormatError(message) from error
-        progress.update(file.tell() - progress.n)
-        if not piece:
-            return
-        done += len(piece)
+
+    def _unzipped(self, file: IO[bytes], progress: tqdm[Never]) -> Iterator[bytes]:
+        """Content of all gzip members, one after the other; zeros after the last one are padding."""
+        stored = b""
+        parts: list[bytes] = []
+        size = 0
+        while stored := stored.lstrip(b"\0") if not stored.strip(b"\0") else stored or file.read(_STORED_BYTES):
+            member = isal_zlib.decompressobj(wbits=_GZIP_WINDOW)
+            while not member.eof:
+                try:
+                    part = member.decompress(stored, PIECE_BYTES - size)
+                except (_ISAL_ERROR, OSError) as error:
+                    self.damage = str(error)
+                    break
+                parts.append(part)
+                size += len(part)
+                if size >= PIECE_BYTES:
+                    yield b"".join(parts)
+                    parts, size = [], 0
+                stored = member.unconsumed_tail or (b"" if member.eof else file.read(_STORED_BYTES))
+                progress.update(file.tell() - progress.n)
+                if not stored and not member.eof and not part:
+                    self.cut_off = True
+                    break
+            if self.cut_off or self.damage:
+                break
+            stored = member.unused_data or file.read(_STORED_BYTES)
+        if parts:
+            yield b"".join(parts)
+
+
+def _plain(file: IO[bytes], progress: tqdm[Never]) -> Iterator[bytes]:
+    while piece := file.read(PIECE_BYTES):
+        progress.update(len(piece))
         yield piece
 
 

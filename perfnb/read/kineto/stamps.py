@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from typing import Final
 
 import numpy as np
@@ -15,6 +15,11 @@ MISSING: Final = np.iinfo(np.int64).min
 _DECIMALS: Final = 3  # of a microsecond: a nanosecond
 _WIDEST: Final = 22  # sign, 16 digits of epoch microseconds, point, decimals and a little room: longer goes the slow way
 _SAFE_DIGITS: Final = 15  # 10**15 us = 10**18 ns stays below 2**63; a 16th digit may stand first if it is below 9
+_LONGEST_STAMP: Final = 1000  # characters: no clock writes more
+_LARGEST_EXPONENT: Final = 18  # 10**18 us is past 2**63 ns
+_EXACT: Final = Context(prec=2 * _LONGEST_STAMP)
+_NOT_A_NUMBER: Final = Decimal("NaN")
+_LONGEST_NUMBER: Final = 40  # characters: longer than any number below 2**63, in whatever base
 _ZERO, _NINE, _POINT, _MINUS, _END = (np.uint8(ord(character)) for character in "09.-\0")
 
 
@@ -58,8 +63,26 @@ def nanoseconds(stamps: Sequence[bytes]) -> NDArray[np.int64]:
 
 def _slowly(stamp: bytes) -> int:
     try:
-        exact = Decimal(stamp.decode("ascii").strip('" ')).scaleb(_DECIMALS)
-        whole = int(exact.to_integral_value(rounding=ROUND_HALF_EVEN))
+        exact = Decimal(stamp.decode("ascii").strip('" ')) if len(stamp) <= _LONGEST_STAMP else _NOT_A_NUMBER
+        if not exact.is_finite() or exact.adjusted() > _LARGEST_EXPONENT:
+            return int(MISSING)
+        whole = int(exact.scaleb(_DECIMALS, _EXACT).to_integral_value(ROUND_HALF_EVEN, _EXACT))
     except (InvalidOperation, UnicodeDecodeError, ValueError, OverflowError):
         return int(MISSING)
     return whole if abs(whole) < -MISSING else int(MISSING)
+
+
+def whole_number(value: int | str) -> int:
+    """Number below 2**63, also written as text ("0x0" is how ROCm writes its default stream); `MISSING` where it is none.
+
+    Examples
+    --------
+    >>> whole_number("0x10"), whole_number("7"), whole_number(2**64) == MISSING, whole_number("stream 7") == MISSING
+    (16, 7, True, True)
+    """
+    if type(value) is str:
+        try:
+            value = int(value, 0) if len(value) <= _LONGEST_NUMBER else int(MISSING)
+        except ValueError:
+            return int(MISSING)
+    return int(value) if abs(int(value)) < -MISSING else int(MISSING)

@@ -1,0 +1,1 @@
+"""Programs that print a table: accuracy, speed, and what the readers withstand."""

@@ -1,0 +1,286 @@
+"""Entries of an event list -> rows, by msgspec: the parser that is always there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from perfnb.read.kineto.columns import (
+    COMPLETE,
+    HEAD,
+    INTEGERS,
+    MEMORY,
+    MEMORY_NAME,
+    TEXTS,
+    Batch,
+    Columns,
+    Int64s,
+    Stop,
+    TokenDict,
+    integer_of,
+    is_skipped,
+    value_of,
+)
+from perfnb.read.kineto.stamps import MISSING, nanoseconds
+
+_RAW: Final = msgspec.Raw(b"")
+_COLLECTIVE_KEY: Final = b'"Collective name"'
+_COMPLETE: Final = b'"X"'
+UNREADABLE: Final = (msgspec.DecodeError, ValueError, RecursionError)
+"""What decoding raises: for wrong JSON, bytes that are no UTF-8 or numbers of thousands of digits, nesting past the stack."""
+
+
+class Entry(msgspec.Struct, gc=False):
+    """One entry of the event list; every value stays text until it is needed, so that no digit is lost to float64."""
+
+    ph: msgspec.Raw = _RAW
+    cat: msgspec.Raw = _RAW
+    name: msgspec.Raw = _RAW
+    pid: msgspec.Raw = _RAW
+    tid: msgspec.Raw = _RAW
+    ts: msgspec.Raw = _RAW
+    dur: msgspec.Raw = _RAW
+    args: msgspec.Raw = _RAW
+
+
+def _arguments(name: str, integers: Iterable[str], texts: Iterable[str]) -> type[msgspec.Struct]:
+    """Struct with one field for each key of the given columns, named as the key."""
+    columns = [(key, Any, None) for column in integers for key in INTEGERS[column]]
+    columns += [(key, msgspec.Raw, _RAW) for column in texts for key in TEXTS[column]]
+    fields = [
+        (f"f{number}", kind, msgspec.field(name=key, default=default)) for number, (key, kind, default) in enumerate(columns)
+    ]
+    return msgspec.defstruct(name, fields, gc=False)
+
+
+_COLLECTIVE: Final = tuple(TEXTS)[tuple(TEXTS).index("collective") :]
+_HOST: Final = (("correlation", "stream", "sequence", "waits_on_stream", "waits_on_correlation"), ("shapes", "types"))
+_DEVICE: Final = (("correlation", "stream", "device", "bytes"), ("grid", "block", "occupancy"))
+_MEMORY: Final = (("address", "allocation", "allocated", "reserved", "device_type", "device_id", "order"), ())
+DEVICE_CATEGORIES: Final = frozenset(
+    {"kernel", "gpu_memcpy", "memcpy", "gpu_memset", "memset", "mtia_ccp_events", "collective_comm"}
+)
+
+
+class _Group:
+    """Rows of one kind that share the columns to be read from their arguments."""
+
+    def __init__(self, name: str, integers: Sequence[str], texts: Sequence[str]) -> None:
+        struct = _arguments(name, integers, texts)
+        self._decode_all: Callable[[bytes], list[Any]] = msgspec.json.Decoder(list[struct | None]).decode  # type: ignore[valid-type]  # made above
+        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(struct | None).decode
+        self._decode_keys: Callable[[bytes], Any] = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
+        keys = iter(struct.__struct_fields__)
+        self.integers = [(list(INTEGERS).index(column), [next(keys) for _ in INTEGERS[column]]) for column in integers]
+        self.texts = [(len(HEAD) + list(TEXTS).index(column), [next(keys) for _ in TEXTS[column]]) for column in texts]
+
+    def fill(self, batch: Batch, rows: Sequence[int], arguments: Sequence[bytes], tokens: TokenDict) -> None:
+        """Write the columns of the given rows."""
+        if not rows:
+            return
+        index = np.asarray(rows, dtype=np.intp)
+        values = self._values(arguments)
+        for row, keys in self.integers:
+            batch.integers[row, index] = _integers([getattr(each, keys[0], None) for each in values])
+        for row, keys in self.texts:
+            found = [getattr(each, keys[0], _RAW) for each in values]
+            for other in keys[1:]:
+                found = [each or getattr(value, other, _RAW) for each, value in zip(found, values, strict=True)]
+            batch.texts[row, index] = tokens.codes([bytes(each) for each in found])
+
+    def _values(self, arguments: Sequence[bytes]) -> list[Any]:
+        try:
+            return self._decode_all(b"[" + b",".join([each or b"null" for each in arguments]) + b"]")
+        except UNREADABLE:
+            return [self._value(each) for each in arguments]
+
+    def _value(self, text: bytes) -> Any:
+        """Arguments of one event in which a value is out of its type's range: that value counts as absent."""
+        try:
+            return self._decode(text or b"null")
+        except UNREADABLE:
+            pass
+        return self._decode(_without_bad_values(text))
+
+
+def _without_bad_values(text: bytes) -> bytes:
+    try:
+        values = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    except UnicodeDecodeError:
+        return _without_bad_values(text.decode("utf-8", "replace").encode())
+    except UNREADABLE:
+        return b"null"  # arguments that are no object
+    readable = {key: value_of(bytes(raw))[0] for key, raw in values.items()}
+    return msgspec.json.encode({key: value for key, value in readable.items() if value is not None})
+
+
+_GROUPS: Final = (  # host, host with a collective, device, device with a collective, memory
+    _Group("HostArguments", *_HOST),
+    _Group("HostCollectiveArguments", _HOST[0], (*_HOST[1], *_COLLECTIVE)),
+    _Group("DeviceArguments", *_DEVICE),
+    _Group("DeviceCollectiveArguments", _DEVICE[0], (*_DEVICE[1], *_COLLECTIVE)),
+    _Group("MemoryArguments", *_MEMORY),
+)
+_MEMORY_ROWS: Final = 4
+_LARGEST: Final = -MISSING
+_DECODE: Final[Callable[[bytes], list[Entry]]] = msgspec.json.Decoder(list[Entry]).decode
+_DECODE_ONE: Final[Callable[[bytes], Entry]] = msgspec.json.Decoder(Entry).decode
+
+
+_SEPARATOR: Final = re.compile(rb"[ \t\r\n]*,?[ \t\r\n]*")
+_BETWEEN: Final = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
+_ERROR_BYTE: Final = re.compile(r"\(byte (\d+)\)$")
+_TRIES: Final = 32  # boundaries; the first is one but at the end of the list or at damage
+_FEWEST_BYTES: Final = 2  # an entry is at least {}
+_BACK_BYTES: Final = 1 << 12  # how far to look back for a boundary at a time
+
+
+def _boundary(text: bytes, start: int, before: int) -> int | None:
+    """Position after the last brace in text[start:before] that closes what may be an entry, with another one after it."""
+    high = before
+    while high > start + _FEWEST_BYTES:
+        low = max(start, high - _BACK_BYTES)
+        found = [match.start() for match in _BETWEEN.finditer(text, low, before)]
+        if found:
+            return found[-1] + 1
+        high = low
+    return None
+
+
+class StructParser:
+    """Rows of entries that msgspec decodes.
+
+    Attributes
+    ----------
+    columns
+        What was found so far.
+    """
+
+    def __init__(self, *, python: bool) -> None:
+        self._tokens = TokenDict()
+        self._python = python
+        self._fates: dict[bytes, tuple[bool, bool]] = {}
+        self.columns = Columns(self._tokens)
+
+    def stretch(self, text: bytes, start: int) -> tuple[int, int, Stop]:
+        """Take whole entries from a position on; see `Parser.stretch`.
+
+        A boundary between entries is tried from the back. Where the text does not decode, the boundary before the byte that the
+        error names is next, or one half way back where it names none.
+        """
+        first = _SEPARATOR.match(text, start).end()  # type: ignore[union-attr]  # it matches the empty text too
+        before = len(text)
+        for _ in range(_TRIES):
+            boundary = _boundary(text, first, before)
+            if boundary is None:
+                break
+            try:
+                return self.entries(text[first:boundary]), boundary, Stop.MORE
+            except (msgspec.DecodeError, RecursionError) as error:
+                found = _ERROR_BYTE.search(str(error))
+                before = first + (int(found.group(1)) - 1 if found else (boundary - first) // 2)
+        return 0, start, Stop.ODD
+
+    def entries(self, text: bytes) -> int:
+        """Take entries that are parted by commas, and say how many there were.
+
+        Raises
+        ------
+        msgspec.DecodeError, RecursionError
+            If the text is anything else; then nothing was taken.
+        """
+        entries = _DECODE(b"[" + text + b"]")
+        self._add(entries)
+        return len(entries)
+
+    def entry(self, text: bytes) -> bool:
+        """Take one JSON value; False where it is no object, so that nothing was taken.
+
+        Raises
+        ------
+        msgspec.DecodeError, RecursionError
+            If the text is no JSON.
+        """
+        try:
+            self._add([_DECODE_ONE(text)])
+        except msgspec.ValidationError:
+            return False
+        return True
+
+    def _add(self, entries: Sequence[Entry]) -> None:
+        kept: list[Entry] = []
+        kinds: list[int] = []
+        groups: dict[int, tuple[list[int], list[bytes]]] = {}
+        for entry in entries:
+            ph = bytes(entry.ph)
+            if ph == _COMPLETE:
+                skipped, is_device = self._fate(bytes(entry.cat))
+                if skipped:
+                    continue
+                arguments = bytes(entry.args)
+                group = 2 * is_device + (_COLLECTIVE_KEY in arguments)
+                kinds.append(COMPLETE)
+            elif bytes(entry.name) == MEMORY_NAME:
+                arguments, group = bytes(entry.args), _MEMORY_ROWS
+                kinds.append(MEMORY)
+            else:
+                self.columns.counts[f"ph {_shown(ph)}"] += 1
+                continue
+            rows, texts = groups.setdefault(group, ([], []))
+            rows.append(len(kept))
+            texts.append(arguments)
+            kept.append(entry)
+        if kept:
+            self.columns.batches.append(self._batch(kept, kinds, groups))
+
+    def _batch(self, kept: Sequence[Entry], kinds: Sequence[int], groups: dict[int, tuple[list[int], list[bytes]]]) -> Batch:
+        size = len(kept)
+        texts = np.full((len(HEAD) + len(TEXTS), size), -1, dtype=np.int32)
+        codes = self._tokens.codes
+        texts[0] = codes([bytes(entry.cat) for entry in kept])
+        texts[1] = codes([bytes(entry.name) for entry in kept])
+        texts[2] = codes([bytes(entry.pid) for entry in kept])
+        texts[3] = codes([bytes(entry.tid) for entry in kept])
+        batch = Batch(
+            kind=np.array(kinds, dtype=np.int8),
+            start=nanoseconds([bytes(entry.ts) for entry in kept]),
+            duration=nanoseconds([bytes(entry.dur) for entry in kept]),
+            integers=np.full((len(INTEGERS), size), MISSING, dtype=np.int64),
+            texts=texts,
+        )
+        for group, (rows, arguments) in groups.items():
+            _GROUPS[group].fill(batch, rows, arguments, self._tokens)
+        return batch
+
+    def _fate(self, token: bytes) -> tuple[bool, bool]:
+        """Whether complete events of a category are skipped, and whether they are device rows."""
+        if token not in self._fates:
+            category = category_of(token)
+            self._fates[token] = (is_skipped(category, python=self._python), category in DEVICE_CATEGORIES)
+        skipped, is_device = self._fates[token]
+        if skipped:
+            self.columns.counts[category_of(token)] += 1
+        return skipped, is_device
+
+
+def category_of(token: bytes) -> str:
+    """Category in lower case from its JSON value."""
+    value, _ = value_of(token) if token else (None, False)
+    return "" if value is None else str(value).lower()
+
+
+def _shown(token: bytes) -> str:
+    value, _ = value_of(token) if token else (None, False)
+    return str(value)
+
+
+def _integers(values: Sequence[object]) -> Int64s:
+    return np.fromiter(
+        (value if type(value) is int and -_LARGEST < value < _LARGEST else integer_of(value) for value in values),
+        np.int64,
+        len(values),
+    )
