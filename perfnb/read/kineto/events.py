@@ -1,56 +1,39 @@
-"""The event list of one trace file, decoded in chunks, with the keys that stand before and after it."""
+"""One trace file while it is read: where its event list begins and ends, the keys around it, and what to do with damage."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from perfnb.errors import EXPORT_HINT, NotATraceError, TraceFormatError
-from perfnb.read.kineto.source import pieces, what_it_is
+from perfnb.read.kineto.columns import Parser, Stop
+from perfnb.read.kineto.repair import Found, NextEntry, next_entry
+from perfnb.read.kineto.source import Pieces, what_it_is
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-_LIST_START: Final = re.compile(rb'"traceEvents"\s*:\s*\[')
-_LIST_END: Final = re.compile(rb"[\[}]\s*(\])\s*(?:,|\}|$)")
-_ANY_LIST_END: Final = re.compile(rb"(\])\s*(?:,|\}|$)")  # where the last entry is no event
-_TRIES: Final = 16  # candidates for a boundary; the first nearly always is one
-_LONGEST_EVENT_BYTES: Final = 256 << 20  # past this, text in which no event ends is damaged
+_LONGEST_INTEGER: Final = 400  # digits: past it a number is no number of a trace, and Python refuses from 4,300 on
+_DECODER: Final = json.JSONDecoder(strict=False, parse_int=lambda text: int(text) if len(text) < _LONGEST_INTEGER else text)
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
+_SHOWN_BYTES: Final = 60
+_OTHERS: Final = (  # keys of other files that profilers write -> what they are
+    (frozenset({"schema", "nodes"}), "a PyTorch execution trace (the graph, without times on the device)"),
+    (frozenset({"rocprofiler-sdk-tool"}), "an output of rocprofv3"),
+)
 
 
-class Arguments(msgspec.Struct, rename=None):
-    """The arguments of an event that any table needs; `Any`, since older writers quote numbers."""
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where a file ends early: byte of the text, number of the event, and whether the event list was whole."""
 
-    correlation: Any = None
-    stream: Any = None
-    device: Any = None
-    bytes: Any = None
-    sequence: Any = msgspec.field(name="Sequence number", default=None)
-    collective: Any = msgspec.field(name="Collective name", default=None)
-    dtype: Any = None
-    elements_in: Any = msgspec.field(name="In msg nelems", default=None)
-    elements_out: Any = msgspec.field(name="Out msg nelems", default=None)
-    group_size: Any = msgspec.field(name="Group size", default=None)
-    group: Any = msgspec.field(name="Process Group Name", default=None)
-    call: Any = msgspec.field(name="Seq", default=None)
-    shapes: Any = msgspec.field(name="Input Dims", default=None)
-    types: Any = msgspec.field(name="Input type", default=None)
-
-
-class Event(msgspec.Struct):
-    """One entry of the event list; stamps stay text, so that no digit is lost to float64."""
-
-    ph: Any = None
-    cat: Any = None
-    name: Any = None
-    pid: Any = None
-    tid: Any = None
-    ts: msgspec.Raw = msgspec.Raw(b"")
-    dur: msgspec.Raw = msgspec.Raw(b"")
-    args: Arguments | None = None
+    byte: int
+    event: int
+    list_is_whole: bool
+    reason: str = ""
 
 
 @dataclass
@@ -59,189 +42,213 @@ class TraceFile:
 
     Attributes
     ----------
+    path
+        The file.
+    partial
+        Whether a file that is malformed before its end is read up to there.
     keys
-        Top-level keys of the file other than the event list; complete once `events` is exhausted.
+        Top-level keys of the file other than the event list.
+    entries
+        Entries of the list that were read, those that are no events included.
     dropped
-        Entries that are valid JSON, but no event.
-    replaced
-        Whether bytes that are no UTF-8 were replaced in names.
+        Entries that are JSON, but no event.
+    repairs
+        What had to be repaired, and in how many entries.
+    cut
+        Where the file ends early, None where it does not.
     """
 
     path: Path
+    partial: bool = False
     keys: dict[str, Any] = field(default_factory=dict)
+    entries: int = 0
     dropped: int = 0
-    replaced: bool = False
-    _count: int = 0
-    _offset: int = 0
+    repairs: Counter[str] = field(default_factory=Counter)
+    cut: Cut | None = None
+    _offset: int = 0  # of the text at hand in the whole text
 
-    def events(self) -> Iterator[list[Event]]:
-        """Events of the file in chunks, in file order.
+    def read(self, parser: Parser) -> None:
+        """Take all entries of the file into a parser, in file order.
 
         Raises
         ------
         NotATraceError
             If the file is no trace; says what it seems to be.
         TraceFormatError
-            If the file is damaged or ends early; names the byte and the event.
+            If the file is malformed before its end; names the byte and the event.
         """
-        stream = pieces(self.path)
-        rest, bare = self._until_list(stream)
-        ended: int | None = None
-        for piece in stream:
-            rest += piece
-            if (whole := self._whole_events(rest)) is not None:
-                chunk, cut = whole
-                self._offset += cut
-                rest = rest[cut:]
-                yield chunk
-            elif (found := self._end_of_list(rest)) is not None:
-                chunk, ended = found
-                rest = rest[ended:] + b"".join(stream)
-                yield chunk
-                break
-            elif len(rest) > _LONGEST_EVENT_BYTES:
-                raise self._malformed(rest)
-        if ended is None:
-            found = self._end_of_list(rest)
-            if found is None:
-                raise self._malformed(rest)
-            chunk, ended = found
-            rest = rest[ended:]
-            yield chunk
-        if not bare:
-            self._tail(rest)
-        if not self._count and self.dropped:
+        pieces = Pieces(self.path)
+        stream = iter(pieces)
+        text, bare = self._until_list(stream, pieces)
+        rest = self._list(text, stream, pieces, parser)
+        if rest is not None:
+            self._tail(rest + b"".join(stream), pieces, bare=bare)
+        if self.entries == self.dropped and self.dropped:
             raise NotATraceError(self.path.name, f"a list of {self.dropped:,} entries, none of them an event")
-        if not self._count:
+        if not self.entries and self.cut is None:
             message = f"{self.path.name} holds an empty event list: nothing was recorded; {EXPORT_HINT}"
             raise TraceFormatError(message)
 
-    def _until_list(self, stream: Iterator[bytes]) -> tuple[bytes, bool]:
-        """Content from the first event on, and whether the file is a bare list."""
-        text = b""
+    def _list(self, text: bytes, stream: Iterator[bytes], pieces: Pieces, parser: Parser) -> bytes | None:
+        """Take the entries; the text after the list, or None where it does not end."""
+        position, complete = 0, False
+        while True:
+            taken, position, stop = parser.stretch(text, position)
+            self.entries += taken
+            if stop is Stop.END:
+                break
+            found = next_entry(text, position, complete=complete) if stop is Stop.ODD or complete else NextEntry(Found.MORE)
+            if found.found is Found.MORE:
+                piece = next(stream, b"")
+                self._offset += position
+                text, position, complete = text[position:] + piece, 0, not piece
+            elif found.found is Found.ENTRY:
+                self._take(found, parser)
+                position = found.end
+            elif found.found is Found.END:
+                self.repairs.update(found.repairs)
+                position = found.end
+                break
+            elif found.found is Found.CUT and not pieces.damage:
+                self.cut = Cut(self._offset + len(text), self.entries + 1, list_is_whole=False)
+                return None
+            else:
+                self._stop(text, position, pieces.damage or found.reason)
+                return None
+        self._offset += position
+        return text[position:]
+
+    def _take(self, found: NextEntry, parser: Parser) -> None:
+        self.entries += 1
+        if parser.entry(found.text):
+            self.repairs.update(found.repairs)
+        else:
+            self.dropped += 1
+
+    def _stop(self, text: bytes, position: int, reason: str) -> None:
+        """Give up at a place before the end of the file: an error, or what was read so far where that was asked for."""
+        if self.partial:
+            self.cut = Cut(self._offset + position, self.entries + 1, list_is_whole=False, reason=reason)
+            return
+        around = text[position : position + _SHOWN_BYTES].decode("utf-8", "replace")
+        message = (
+            f"{self.path.name} is malformed in event {self.entries + 1:,}, {self._offset + position:,} bytes into the text "
+            f"(uncompressed), near {around!r}: {reason}; record or copy it again, or pass partial=True to read it up to there"
+        )
+        raise TraceFormatError(message)
+
+    def _until_list(self, stream: Iterator[bytes], pieces: Pieces) -> tuple[bytes, bool]:
+        """Text from the first event on, and whether the file is a bare list."""
+        text, tried = b"", 0
         for piece in stream:
-            text += piece
-            if text.startswith(_BYTE_ORDER_MARK):
-                text = text[len(_BYTE_ORDER_MARK) :]
-            text = text.lstrip()
-            if (other := what_it_is(text)) is not None:
+            text = (text + piece).removeprefix(_BYTE_ORDER_MARK)
+            start = text.lstrip()
+            if not start:
+                continue
+            if (other := what_it_is(start)) is not None:
                 message = f"{self.path.name} is no profiler trace but {other}; {EXPORT_HINT}"
                 raise TraceFormatError(message)
-            if text.startswith(b"["):
-                return text[1:], True
-            for match in _LIST_START.finditer(text):
-                try:
-                    self.keys = _any_json(text[: match.end() - 1] + b"null}")
-                except msgspec.DecodeError:
-                    continue  # the words stand inside a string
-                self.keys.pop("traceEvents", None)
-                self._offset = match.end()
-                return text[match.end() :], False
-        raise self._no_list(text)
+            if start.startswith(b"["):
+                self._offset = len(text) - len(start) + 1
+                return start[1:], True
+            if tried and len(text) < 2 * tried:
+                continue  # a long value before the list: decode it again only when twice as much is there
+            tried = len(text)
+            if (begin := self._head(text)) is not None:
+                self._offset = begin
+                return text[begin:], False
+        if text and (begin := self._head(text)) is not None:
+            return text[begin:], False
+        raise self._no_list(text, pieces)
 
-    def _no_list(self, text: bytes) -> TraceFormatError:
-        try:
-            keys = _any_json(text)
-        except msgspec.DecodeError as error:
-            return TraceFormatError(f"{self.path.name} is no valid JSON: {error} (of {len(text):,} bytes)")
-        shown = ", ".join(list(keys)[:6]) if isinstance(keys, dict) else type(keys).__name__
-        return NotATraceError(self.path.name, f"JSON with {shown or 'no key'} and no list traceEvents")
+    def _head(self, text: bytes) -> int | None:
+        """Position of the first event, after the keys before it; None where the list has not begun yet."""
+        decoded = text.decode("latin-1")  # keeps positions; keys and values are decoded again as UTF-8
+        self.keys, end, _ = _members(decoded, decoded.index("{") + 1, until="traceEvents")
+        if end is None:
+            return None
+        at = _SPACE.match(decoded, end).end()  # type: ignore[union-attr]  # it matches the empty text too
+        return at + 1 if decoded[at : at + 1] == "[" else None
 
-    def _decoded(self, content: bytes) -> list[Event]:
-        text = b"[" + content + b"]"
-        try:
-            events = _DECODE(text)
-        except msgspec.ValidationError:
-            events = self._one_by_one(text)
-        except UnicodeDecodeError:
-            self.replaced = True
-            return self._decoded(content.decode("utf-8", "replace").encode())
-        except RecursionError:
-            message = f"{self.path.name} is nested too deeply near event {self._count:,}: this is no usable trace"
-            raise TraceFormatError(message) from None
-        self._count += len(events)
-        return events
+    def _no_list(self, text: bytes, pieces: Pieces) -> TraceFormatError:
+        size = f"of {len(text):,} bytes"
+        if pieces.cut_off or pieces.damage:
+            why = pieces.damage or "cut off"
+            return TraceFormatError(f"{self.path.name}: its gzip stream is damaged before the first event ({why}, {size} read)")
+        if not text.strip():
+            return TraceFormatError(f"{self.path.name} holds nothing but white space ({size}): {EXPORT_HINT}")
+        decoded = text.decode("latin-1")
+        keys, _, position = _members(decoded, decoded.index("{") + 1)
+        if decoded[position : position + 1] != "}":
+            return TraceFormatError(
+                f"{self.path.name} is no valid JSON, or ends early: "
+                f"{decoded[position : position + _SHOWN_BYTES]!r} at byte {position:,} ({size}) before any event"
+            )
+        for known, what in _OTHERS:
+            if known <= keys.keys():
+                return NotATraceError(self.path.name, what)
+        return NotATraceError(self.path.name, f"JSON with {', '.join(list(keys)[:6]) or 'no key'} and no list traceEvents")
 
-    def _one_by_one(self, text: bytes) -> list[Event]:
-        """Events of a chunk in which an entry has an unexpected shape; those entries are dropped and counted."""
-        events: list[Event] = []
-        for raw in _DECODE_RAW(text):
-            try:
-                events.append(_DECODE_ONE(raw))
-            except (msgspec.ValidationError, UnicodeDecodeError):
-                self.dropped += 1
-        return events
-
-    def _whole_events(self, text: bytes) -> tuple[list[Event], int] | None:
-        """The events before the last place where one event follows another, and the position of that next event."""
-        position = len(text)
-        for _ in range(_TRIES):
-            position = text.rfind(b"{", 0, position)
-            if position <= 0:
-                return None
-            before = text[max(0, position - 64) : position].rstrip()
-            if before.endswith(b",") and before[:-1].rstrip().endswith(b"}"):
-                try:
-                    return self._decoded(text[: text.rindex(b"}", 0, position) + 1]), position
-                except msgspec.DecodeError:
-                    continue  # inside an event's arguments, or after the end of the list
-        return None
-
-    def _end_of_list(self, text: bytes) -> tuple[list[Event], int] | None:
-        """The events up to the end of the list, and the position after its bracket."""
-        if text.lstrip().startswith(b"]"):
-            return [], text.index(b"]") + 1
-        likely = [match.start(1) for match in _LIST_END.finditer(text)][::-1][:_TRIES]
-        for position in likely + [match.start(1) for match in _ANY_LIST_END.finditer(text)][::-1][:_TRIES]:
-            try:
-                return self._decoded(text[:position]), position + 1
-            except msgspec.DecodeError:
-                continue
-        return None
-
-    def _tail(self, text: bytes) -> None:
-        after = text.lstrip()
-        after = after[1:] if after.startswith(b",") else after
-        try:
-            self.keys |= _any_json(b"{" + after)
-        except msgspec.DecodeError:
-            message = f"{self.path.name} ends early: the event list is complete, what follows is not; record or copy it again"
-            raise TraceFormatError(message) from None
-
-    def _malformed(self, text: bytes) -> TraceFormatError:
-        """Where the JSON breaks: found by decoding whole events until one fails."""
-        position, count = 0, self._count
-        for match in re.finditer(rb"\}\s*,\s*(?=\{)", text):
-            try:
-                _DECODE_RAW(b"[" + text[position : match.start() + 1] + b"]")
-            except msgspec.DecodeError:
-                break
-            position, count = match.end(), count + 1
-        around = text[position : position + 60].decode("utf-8", "replace")
-        return TraceFormatError(
-            f"{self.path.name} ends early or is malformed in event {count + 1:,}, "
-            f"{self._offset + position:,} bytes into the text (uncompressed), near {around!r}: "
-            "the file was cut off or edited; record or copy it again"
-        )
+    def _tail(self, text: bytes, pieces: Pieces, *, bare: bool) -> None:
+        """The keys after the list; where they are cut off, those before the cut."""
+        if bare:
+            return
+        decoded = text.decode("latin-1")
+        keys, _, position = _members(decoded, 0)
+        keys.pop("traceEvents", None)
+        self.keys |= keys
+        if decoded[position : position + 1] != "}":
+            self.cut = Cut(self._offset + position, self.entries, list_is_whole=True, reason=pieces.damage)
 
 
-def _any_json(text: bytes) -> Any:
-    """A whole document; bytes that are no UTF-8 are replaced.
+def _members(text: str, start: int, until: str | None = None) -> tuple[dict[str, Any], int | None, int]:
+    """Keys and values of an object from inside it on.
 
-    Raises
-    ------
-    msgspec.DecodeError
-        If it is no JSON, or nested too deeply to be the head of a trace.
+    Parameters
+    ----------
+    text
+        JSON decoded as Latin-1.
+    start
+        After the opening brace, or after a value.
+    until
+        Stop before the value of this key.
+
+    Returns
+    -------
+    tuple
+        Members that are whole; position of the value of `until`, None where it was not met; where decoding stopped.
     """
-    try:
-        return msgspec.json.decode(text)
-    except UnicodeDecodeError:
-        return msgspec.json.decode(text.decode("utf-8", "replace").encode())
-    except RecursionError:
-        message = "nested too deeply"
-        raise msgspec.DecodeError(message) from None
+    members: dict[str, Any] = {}
+    position = start
+    while True:
+        begin = _SPACE.match(text, position).end()  # type: ignore[union-attr]
+        if text[begin : begin + 1] == ",":
+            begin = _SPACE.match(text, begin + 1).end()  # type: ignore[union-attr]
+        position = begin
+        try:
+            key, end = _DECODER.raw_decode(text, begin)
+            end = _SPACE.match(text, end).end()  # type: ignore[union-attr]
+            if type(key) is not str or text[end : end + 1] != ":":
+                return members, None, position
+            end = _SPACE.match(text, end + 1).end()  # type: ignore[union-attr]
+            if key == until:
+                return members, end, end
+            value, end = _DECODER.raw_decode(text, end)
+            members[_utf8(key)] = _utf8(value)
+        except (json.JSONDecodeError, RecursionError):
+            return members, None, position
+        position = end
 
 
-_DECODE: Final[Callable[[bytes], list[Event]]] = msgspec.json.Decoder(list[Event]).decode
-_DECODE_RAW: Final[Callable[[bytes], list[msgspec.Raw]]] = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_DECODE_ONE: Final[Callable[[bytes], Event]] = msgspec.json.Decoder(Event).decode
+def _utf8(value: Any) -> Any:
+    """Texts that were decoded as Latin-1, decoded as UTF-8; bytes that are none are replaced."""
+    if isinstance(value, str):
+        try:
+            return value.encode("latin-1").decode("utf-8", "replace")
+        except UnicodeEncodeError:
+            return value  # it was written with escapes
+    if isinstance(value, list):
+        return [_utf8(each) for each in value]
+    if isinstance(value, dict):
+        return {_utf8(key): _utf8(each) for key, each in value.items()}
+    return value

@@ -1,83 +1,70 @@
-"""One trace file -> raw columns: the parser."""
+"""One trace file -> its rows as columns, by the parser that suits its size."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from perfnb.errors import TraceFormatError
-from perfnb.read.kineto.events import Arguments, Event, TraceFile
-from perfnb.read.kineto.stamps import MISSING, nanoseconds
+from perfnb.errors import PerfnbError, TraceFormatError
+from perfnb.read.kineto.columns import COMPLETE, HEAD, INTEGERS, MEMORY, TEXTS, Batch, Int64s, Parser, TextColumn, integer_of, settled
+from perfnb.read.kineto.events import Cut, TraceFile
+from perfnb.read.kineto.structs import StructParser
 
-_NO_ARGUMENTS: Final = Arguments()
-_SKIPPED: Final = frozenset({"python_function", "trace", "gpu_user_annotation", "cuda_profiler_range"})
-_LARGEST_DROPPED_SHARE: Final = 0.01  # a choice: more than that and the file is not what it claims to be
+ParserName = Literal["auto", "msgspec", "numba"]
+PARSERS: Final = ("auto", "msgspec", "numba")
+_LATEST_NS: Final = 2**62  # 146 years: sums of two such times stay below 2**63; MISSING is past it too
+LARGEST_DROPPED_SHARE: Final = 0.01  # a choice: more than that and the file is not what it claims to be
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawTrace:
-    """Complete events of one file as columns, in file order.
+    """Complete events and memory events of one file as columns, in file order.
 
     Attributes
     ----------
-    rows
-        Columns category (lower case), name, process, thread (categoricals), correlation, stream, device, bytes, sequence
-        (Int64) and, as objects, the collective arguments.
+    path
+        The file.
+    texts
+        Columns category (lower case), name, process, thread, and those of `columns.TEXTS` as JSON or plain text.
+    integers
+        Columns of `columns.INTEGERS`; `MISSING` where absent.
     start_ns, duration_ns
-        Absolute whole nanoseconds (with the file's base time), one per row.
+        Absolute whole nanoseconds (with the file's base time).
+    complete, memory
+        Positions of the complete events (ph X) and of the memory events.
     keys
         Top-level keys of the file other than the event list.
     counts
-        What was not kept, by kind.
+        Entries that became no row, by kind.
+    entries
+        Entries of the event list; complete + memory + counts.
+    repairs
+        What had to be repaired, and in how many entries.
+    cut
+        Where the file ends early, None where it does not.
     """
 
     path: Path
-    rows: pd.DataFrame
-    start_ns: NDArray[np.int64]
-    duration_ns: NDArray[np.int64]
+    texts: dict[str, TextColumn]
+    integers: dict[str, Int64s]
+    start_ns: Int64s
+    duration_ns: Int64s
+    complete: NDArray[np.intp]
+    memory: NDArray[np.intp]
     keys: dict[str, Any]
     counts: Counter[str]
+    entries: int
+    repairs: Counter[str]
+    cut: Cut | None
 
 
-@dataclass
-class _Columns:
-    """Columns that grow chunk by chunk; texts as codes, since a trace has few names and many rows."""
-
-    texts: dict[str, dict[str, int]] = field(
-        default_factory=lambda: {name: {} for name in ("category", "name", "process", "thread")}
-    )
-    parts: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
-
-    def add(self, name: str, values: NDArray[Any]) -> None:
-        self.parts.setdefault(name, []).append(values)
-
-    def add_text(self, name: str, values: Sequence[object]) -> None:
-        codes = self.texts[name]
-        self.add(
-            name,
-            np.fromiter(
-                (codes.setdefault(value if type(value) is str else _text(value), len(codes)) for value in values),
-                dtype=np.int32,
-                count=len(values),
-            ),
-        )
-
-    def column(self, name: str) -> NDArray[Any]:
-        return np.concatenate(self.parts[name])
-
-    def categorical(self, name: str) -> pd.Categorical:
-        return pd.Categorical.from_codes(self.column(name).tolist(), categories=pd.Index(list(self.texts[name]), dtype="object"))
-
-
-def read_rows(path: Path, *, python: bool = False) -> RawTrace:
-    """Complete events (ph X) of one trace file.
+def read_rows(path: Path, *, python: bool = False, partial: bool = False, parser: ParserName = "auto") -> RawTrace:
+    """Rows of one trace file.
 
     Parameters
     ----------
@@ -85,6 +72,10 @@ def read_rows(path: Path, *, python: bool = False) -> RawTrace:
         A plain or gzip JSON file.
     python
         Whether to keep the rows of Python functions, often nine tenths of a file.
+    partial
+        Whether a file that is malformed before its end is read up to there.
+    parser
+        "msgspec", "numba" (the extra `perfnb[fast]`), or "auto": numba for large files where it is installed.
 
     Returns
     -------
@@ -94,116 +85,69 @@ def read_rows(path: Path, *, python: bool = False) -> RawTrace:
     Raises
     ------
     TraceFormatError
-        If the file is no trace, is damaged, or over 1 % of its entries are no events.
+        If the file is no trace, is damaged before its end, or over 1 % of its entries are no events.
+    PerfnbError
+        If the parser is not known or not installed.
     """
-    file = TraceFile(path)
-    columns = _Columns()
-    counts: Counter[str] = Counter()
-    skipped = _SKIPPED - {"python_function"} if python else _SKIPPED
-    for chunk in file.events():
-        _add(columns, [event for event in chunk if event.ph == "X"], skipped, counts)
-        counts.update(_kind(event) for event in chunk if event.ph != "X")
-    total = sum(counts.values()) + sum(map(len, columns.parts.get("start", [])))
-    if file.dropped > _LARGEST_DROPPED_SHARE * max(total, 1):
-        message = f"{path.name}: {file.dropped:,} of {total + file.dropped:,} entries are no events: this is no usable trace"
-        raise TraceFormatError(message)
-    if file.replaced:
-        counts["chunks with bytes that are no UTF-8 (replaced)"] = 1
-    if file.dropped:
-        counts["entries that are no events"] = file.dropped
-    if not columns.parts:
-        message = (
-            f"{path.name} holds no complete event (ph X) that could be used: record with activities=[ProfilerActivity.CPU, ...]"
-        )
-        raise TraceFormatError(message)
-    base = _base_ns(file.keys)
-    return RawTrace(
+    file = TraceFile(path, partial=partial)
+    made = _parser(parser, path, python=python)
+    file.read(made)
+    columns = made.columns
+    batch = columns.joined()
+    counts = columns.counts + Counter()
+    kept = (np.abs(batch.start) < _LATEST_NS) & ((batch.kind == MEMORY) | ((batch.duration >= 0) & (batch.duration < _LATEST_NS)))
+    counts["events without a readable start or duration"] += int((~kept).sum())
+    counts["entries that are no events"] += file.dropped
+    texts, replaced = _texts(batch, columns.tokens.tokens())
+    file.repairs["names with bytes that are no UTF-8"] += replaced
+    raw = RawTrace(
         path=path,
-        rows=pd.DataFrame(
-            {name: columns.categorical(name) for name in columns.texts}
-            | {name: _nullable(columns.column(name)) for name in _INTEGERS}
-            | {name: columns.column(name) for name in _OBJECTS}
-        ),
-        start_ns=columns.column("start") + base,
-        duration_ns=columns.column("duration"),
+        texts=texts,
+        integers=dict(zip(INTEGERS, batch.integers, strict=True)),
+        start_ns=batch.start + _base_ns(file.keys),
+        duration_ns=batch.duration,
+        complete=np.flatnonzero(kept & (batch.kind == COMPLETE)),
+        memory=np.flatnonzero(kept & (batch.kind == MEMORY)),
         keys=file.keys,
-        counts=counts,
+        counts=+counts,
+        entries=file.entries,
+        repairs=+file.repairs,
+        cut=file.cut,
     )
-
-
-_INTEGERS: Final = ("correlation", "stream", "device", "bytes", "sequence")
-_OBJECTS: Final = ("collective", "dtype", "elements_in", "elements_out", "group_size", "group", "call", "shapes", "types")
-
-
-def _add(columns: _Columns, events: list[Event], skipped: frozenset[str], counts: Counter[str]) -> None:
-    categories = [event.cat.lower() if type(event.cat) is str else "" for event in events]
-    left_out = [category in skipped for category in categories]
-    counts.update(category for category, out in zip(categories, left_out, strict=True) if out)
-    events = [event for event, out in zip(events, left_out, strict=True) if not out]
-    categories = [category for category, out in zip(categories, left_out, strict=True) if not out]
-    start = nanoseconds([bytes(event.ts) for event in events])
-    duration = nanoseconds([bytes(event.dur) for event in events])
-    whole = (start != MISSING) & (duration != MISSING) & (duration >= 0)
-    if not whole.all():
-        counts["events without a readable start or duration"] += int((~whole).sum())
-        kept = np.flatnonzero(whole)
-        events, categories = [events[row] for row in kept], [categories[row] for row in kept]
-        start, duration = start[kept], duration[kept]
-    if not events:
-        return
-    columns.add("start", start)
-    columns.add("duration", duration)
-    columns.add_text("category", categories)
-    columns.add_text("name", [event.name for event in events])
-    columns.add_text("process", [event.pid for event in events])
-    columns.add_text("thread", [event.tid for event in events])
-    arguments = [event.args or _NO_ARGUMENTS for event in events]
-    for name in _INTEGERS:
-        columns.add(name, _integers([getattr(each, name) for each in arguments]))
-    for name in _OBJECTS:
-        values = np.empty(len(arguments), dtype=object)
-        values[:] = (
-            [getattr(each, name) for each in arguments] if name not in ("shapes", "types") else _shapes(events, arguments, name)
-        )
-        columns.add(name, values)
-
-
-def _shapes(events: Sequence[Event], arguments: Sequence[Arguments], name: str) -> list[object]:
-    """Shapes are kept only where a collective of a host library needs them: they would take more room than all else."""
-    return [
-        getattr(each, name) if type(event.name) is str and event.name.startswith("gloo:") else None
-        for event, each in zip(events, arguments, strict=True)
-    ]
-
-
-def _integers(values: Sequence[object]) -> NDArray[np.int64]:
-    return np.fromiter(
-        (value if type(value) is int and abs(value) < -MISSING else _integer(value) for value in values), np.int64, len(values)
-    )
-
-
-def _integer(value: object) -> int:
-    if value is None:
-        return int(MISSING)
-    try:
-        number = int(str(value), 0)  # "0x0" is how ROCm writes its default stream
-    except ValueError:
-        return int(MISSING)
-    return number if abs(number) < -MISSING else int(MISSING)
-
-
-def _nullable(values: NDArray[np.int64]) -> pd.arrays.IntegerArray:
-    return pd.arrays.IntegerArray(values, values == MISSING)
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value)
-
-
-def _kind(event: Event) -> str:
-    return "[memory]" if event.name == "[memory]" else f"ph {event.ph}"
+    _refuse_useless(raw)
+    return raw
 
 
 def _base_ns(keys: dict[str, Any]) -> int:
-    base = _integer(keys.get("baseTimeNanoseconds"))
-    return 0 if base == MISSING else base
+    base = integer_of(keys.get("baseTimeNanoseconds"))
+    return base if abs(base) < _LATEST_NS else 0
+
+
+def _parser(name: ParserName, path: Path, *, python: bool) -> Parser:
+    if name not in PARSERS:
+        message = f"parser={name!r} is not known: use one of {', '.join(PARSERS)}"
+        raise PerfnbError(message)
+    return StructParser(python=python)
+
+
+def _texts(batch: Batch, tokens: Any) -> tuple[dict[str, TextColumn], int]:
+    texts: dict[str, TextColumn] = {}
+    replaced = 0
+    for name, codes in zip((*HEAD, *TEXTS), batch.texts, strict=True):
+        texts[name], here = settled(codes, tokens, lower=name == "category", whole=name in HEAD)
+        replaced += here if name in HEAD else 0
+    return texts, replaced
+
+
+def _refuse_useless(raw: RawTrace) -> None:
+    dropped = raw.counts["entries that are no events"] + raw.counts["events without a readable start or duration"]
+    if dropped > LARGEST_DROPPED_SHARE * max(raw.entries, 1):
+        message = f"{raw.path.name}: {dropped:,} of {raw.entries:,} entries are no events: this is no usable trace"
+        raise TraceFormatError(message)
+    if not len(raw.complete):
+        early = f"; it ends early at byte {raw.cut.byte:,} (uncompressed)" if raw.cut else ""
+        message = (
+            f"{raw.path.name} holds no complete event (ph X) that could be used{early}: "
+            "record with activities=[ProfilerActivity.CPU, ...]"
+        )
+        raise TraceFormatError(message)

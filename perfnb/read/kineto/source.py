@@ -76,31 +76,35 @@ class Pieces:
             raise TraceFormatError(message) from error
 
     def _unzipped(self, file: IO[bytes], progress: tqdm[Never]) -> Iterator[bytes]:
-        """Content of all gzip members, one after the other; zeros after the last one are padding."""
-        stored = b""
+        """Content of all gzip members, one after the other; zeros after a member are padding."""
+        member = None
+        stored = file.read(_STORED_BYTES)
         parts: list[bytes] = []
         size = 0
-        while stored := stored.lstrip(b"\0") if not stored.strip(b"\0") else stored or file.read(_STORED_BYTES):
-            member = isal_zlib.decompressobj(wbits=_GZIP_WINDOW)
-            while not member.eof:
-                try:
-                    part = member.decompress(stored, PIECE_BYTES - size)
-                except (_ISAL_ERROR, OSError) as error:
-                    self.damage = str(error)
-                    break
-                parts.append(part)
-                size += len(part)
-                if size >= PIECE_BYTES:
-                    yield b"".join(parts)
-                    parts, size = [], 0
-                stored = member.unconsumed_tail or (b"" if member.eof else file.read(_STORED_BYTES))
-                progress.update(file.tell() - progress.n)
-                if not stored and not member.eof and not part:
+        while stored or member is not None:
+            if member is None:
+                stored = stored.lstrip(b"\0") or file.read(_STORED_BYTES)
+                if not stored.strip(b"\0"):
+                    continue
+                member = isal_zlib.decompressobj(wbits=_GZIP_WINDOW)
+            try:
+                part = member.decompress(stored, PIECE_BYTES - size)
+            except (_ISAL_ERROR, OSError) as error:
+                self.damage = str(error)
+                break
+            parts.append(part)
+            size += len(part)
+            if size >= PIECE_BYTES:
+                yield b"".join(parts)
+                parts, size = [], 0
+            if member.eof:
+                stored, member = member.unused_data or file.read(_STORED_BYTES), None
+            else:
+                stored = member.unconsumed_tail or file.read(_STORED_BYTES)
+                if not stored and not part:
                     self.cut_off = True
                     break
-            if self.cut_off or self.damage:
-                break
-            stored = member.unused_data or file.read(_STORED_BYTES)
+            progress.update(file.tell() - progress.n)
         if parts:
             yield b"".join(parts)
 
