@@ -1,4 +1,4 @@
-"""What the answers about a run cost on 250,000 and 1,000,000 events, whether that is linear, and HTA's cost of the same answers."""
+"""What the answers about a run cost on 250,000 and 1,000,000 events, whether it is linear, and HTA's cost of the same answers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,17 @@ from perfnb.run import Run
 
 Answer = Callable[[Run], Any]
 
-_ELSEWHERE: Final = (("perfnb.device_time", "device_breakdown"), ("perfnb.launches", "launches"), ("perfnb.ledger", "step_ledger"))
+_ELSEWHERE: Final = (
+    ("perfnb.device_time", "device_breakdown"),
+    ("perfnb.launches", "launches"),
+    ("perfnb.ledger", "step_ledger"),
+)
 _CORE: Final = ("device_breakdown", "communication_overlap", "idle_gaps", "stragglers")
 _CORE_TARGET_S: Final = 0.5  # on 250,000 events
 _TARGETS_S: Final = {"critical_path": 2.0}
-_LINEAR: Final = 1.3  # cost per event on the larger run over that on the smaller; below: linear within the noise of a shared machine
+_LINEAR: Final = (
+    1.3  # cost per event on the larger run over that on the smaller; below: linear within the noise of a shared machine
+)
 _JOBS: Final = ("hta/trace_diff/control.json.gz", "param/dlrm_8rank")
 
 
@@ -81,7 +87,7 @@ def answers() -> dict[str, Answer]:
         analyses = importlib.import_module("perfnb.analyses")
     except ModuleNotFoundError:
         return found
-    for name in analyses.__all__:
+    for name in getattr(analyses, "__all__", ()):
         each = getattr(analyses, name)
         if inspect.isfunction(each) and takes_one_run(each):
             found[name] = each
@@ -127,7 +133,9 @@ def per_event(small: Cost, small_events: int, large: Cost, large_events: int) ->
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trace_analyses", description=__doc__)
-    parser.add_argument("traces", nargs="*", type=Path, help="files or folders of ranks; by default one file and one job of 8 ranks")
+    parser.add_argument(
+        "traces", nargs="*", type=Path, help="files or folders of ranks; by default one file and one job of 8 ranks"
+    )
     parser.add_argument("--events", type=int, nargs=2, default=(250_000, 1_000_000), help="at least so many in each of two runs")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=[], help="names of answers; by default all")
@@ -142,22 +150,25 @@ def _job(path: Path, chosen: argparse.Namespace) -> list[dict[str, Any]]:
     times = [max(1, math.ceil(events / events_of(run))) for events in chosen.events]
     runs = [repeated(run, number) for number in times]
     counts = [events_of(each) for each in runs]
-    print(f"# {path.name}: {len(run.ranks)} ranks, repeated {times[0]} and {times[1]} times: {counts[0]:,} and {counts[1]:,} events\n")
+    print(
+        f"# {path.name}: {len(run.ranks)} ranks, repeated {times[0]} and {times[1]} times: "
+        f"{counts[0]:,} and {counts[1]:,} events\n"
+    )
     asked = {name: answer for name, answer in answers().items() if not chosen.only or name in chosen.only}
-    core = {name: asked[name] for name in _CORE if name in asked}
+    core: dict[str, Answer] = {name: asked[name] for name in _CORE if name in asked}
     found = {name: [cost(answer, each, chosen.repeats) for each in runs] for name, answer in asked.items()}
     usable = {name: answer for name, answer in core.items() if not (found[name][0].refusal or found[name][0].failure)}
-    title = " + ".join(usable)
+    title = "together: " + " + ".join(usable)
     if usable:
         found = {title: [cost(together(usable), each, chosen.repeats) for each in runs]} | found
     theirs = _peer(path, times[0], chosen) if chosen.peer_python else {}
-    print(_table(found, counts, theirs, title))
+    print(_table(found, counts, theirs, title if len(usable) == len(_CORE) else ""))  # the target is for all of them
     absent = [name for name in _CORE if name not in usable]
     if absent:
         print(f"\nNot in the sum: {', '.join(absent)} (absent, or the run cannot answer).")
     if theirs:
-        load = theirs.get("load", {})
-        print(f"\nHTA on the same {counts[0]:,} events as files, asked once each, after its load of {load.get('cpu_s', math.nan):.1f} CPU s.")
+        load_s = theirs.get("load", {}).get("cpu_s", math.nan)
+        print(f"\nHTA on the same {counts[0]:,} events as files, asked once each, after its load of {load_s:.1f} CPU s.")
     print()
     return [
         {"job": path.name, "events": count, "answer": name, "repeat": number, "cpu_s": seconds}
@@ -172,7 +183,9 @@ def _table(found: Mapping[str, Sequence[Cost]], counts: Sequence[int], theirs: M
     for name, (small, large) in found.items():
         problem = small.failure or large.failure
         if problem or small.refusal:
-            rows.append([name, "", "", "", "", _peer_cell(theirs, name), f"FAILED: {problem}" if problem else f"refused: {small.refusal}"])
+            rows.append(
+                [name, "", "", "", "", _peer_cell(theirs, name), f"FAILED: {problem}" if problem else f"refused: {small.refusal}"]
+            )
             continue
         ratio = per_event(small, counts[0], large, counts[1])
         target = _CORE_TARGET_S if name == core else _TARGETS_S.get(name)
@@ -180,7 +193,17 @@ def _table(found: Mapping[str, Sequence[Cost]], counts: Sequence[int], theirs: M
         verdict += ["" if ratio <= _LINEAR else "NOT LINEAR"]
         cells = [f"{small.best_s:.3f}", f"{statistics.median(small.cpu_s):.3f}", f"{large.best_s:.3f}", f"{ratio:.2f}"]
         rows.append([name, *cells, _peer_cell(theirs, name), "; ".join(filter(None, verdict))])
-    head = ["answer", f"CPU s best, {counts[0]:,}", "median", f"best, {counts[1]:,}", "cost per event, large / small", "HTA CPU s"]
+    rows += [
+        [name, "", "", "", "", _peer_cell(theirs, name), "ours is absent"] for name in theirs if name not in {*found, "load"}
+    ]
+    head = [
+        "answer",
+        f"CPU s best, {counts[0]:,}",
+        "median",
+        f"best, {counts[1]:,}",
+        "cost per event, large / small",
+        "HTA CPU s",
+    ]
     return markdown([*head, "verdict"], rows)
 
 
@@ -199,7 +222,9 @@ def _peer(path: Path, times: int, chosen: argparse.Namespace) -> dict[str, Any]:
         for file, copy in zip(files, made, strict=True):
             scale.write(scale.source(file), copy, times)
         try:
-            answer = measured("peer_answers.py", [str(each) for each in made], python=chosen.peer_python, timeout_s=chosen.peer_timeout_s)
+            answer = measured(
+                "peer_answers.py", [str(each) for each in made], python=chosen.peer_python, timeout_s=chosen.peer_timeout_s
+            )
         except ChildError as error:
             print(f"HTA failed: {error}\n")
             return {}

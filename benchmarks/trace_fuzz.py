@@ -40,14 +40,18 @@ def main(words: Sequence[str] | None = None) -> int:
             checked += is_checked
             if is_failure:
                 failures.append((case, kind, detail))
-    print(f"{chosen.count:,} damaged traces, seed {chosen.seed}, from {len(seeds)} seed traces; tiers: {', '.join(tiers) or 'one'}")
+    print(
+        f"{chosen.count:,} damaged traces, seed {chosen.seed}, from {len(seeds)} seed traces; tiers: {', '.join(tiers) or 'one'}"
+    )
     for kind, count in done.most_common():
         print(f"  {count:9,}  {kind}")
     print(f"events read + reported compared with events present in {checked:,} of {read:,} runs that were read")
     print(f"largest growth of the resident size for one trace: {peak / 1e6:.0f} MB; {time.monotonic() - began:.0f} s")
     if failures:
         _saved(failures, seeds, chosen.seed, chosen.out)
-        print(f"{len(failures):,} FAILURES in {len({kind for _, kind, _ in failures})} kinds; files and failures.csv: {chosen.out}")
+        print(
+            f"{len(failures):,} FAILURES in {len({kind for _, kind, _ in failures})} kinds; files and failures.csv: {chosen.out}"
+        )
     return 1 if failures else 0
 
 
@@ -56,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=int, default=0, help="number of the first case")
-    parser.add_argument("--parser", default="", help="one tier (msgspec, numba, auto); by default both, and their tables compared")
+    parser.add_argument(
+        "--parser", default="", help="one tier (msgspec, numba, auto); by default both, and their tables compared"
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=10.0, help="limit on wall time per trace and tier")
     parser.add_argument("--memory-mb", type=int, default=1024, help="limit on address space beyond the reader at rest")

@@ -24,7 +24,13 @@ _TRACES: Final = (  # about 9, 35, 56 and 62 MB raw; nine tenths of the last are
     "tracelens/mi300x_flux_pair/before_aiter/profile_trace_rank_0.json.gz",
 )
 _REPEATED: Final = _TRACES[2]
-_NOT_AT_HAND: Final = "No single real trace of 87 MB is at hand: the largest here is about 64 MB, so the files marked synthetic are a real one repeated."
+_NOT_AT_HAND: Final = (
+    "No single real trace of 87 MB is at hand: the largest here is about 64 MB. Files marked synthetic are a real one repeated."
+)
+_WHAT_IS_MEASURED: Final = (
+    "CPU is user + system of the child after imports and after one reading of a tiny trace (their cost: start-up); wall is of "
+    "the same span; memory is the peak of the resident size over the state before it. Ratios are formed within a round."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +129,11 @@ def _probe(sides: Sequence[Side], tiny: Path, peer_python: str) -> tuple[dict[st
 
 
 def _one(side: Side, tiny: Path, path: Path, peer_python: str) -> dict[str, Any]:
-    answer = measured("measured.py", [side.name, str(tiny), str(path)], python=peer_python if side.is_peer else sys.executable)
-    if isinstance(answer, str):
-        raise LookupError(answer)
-    return answer
+    python = peer_python if side.is_peer else sys.executable
+    answer = measured("measured.py", [side.name, str(tiny), str(path)], python=python)
+    if isinstance(answer, dict):
+        return answer
+    raise LookupError(answer)
 
 
 def _report(
@@ -140,8 +147,7 @@ def _report(
     lines += [] if has_peer else ["- HTA: absent (no --peer-python)"]
     lines += [
         "",
-        "CPU is user + system of the child after imports and after one reading of a tiny trace (their cost: start-up); wall is of the "
-        "same span; memory is the peak of the resident size over the state before the span. Ratios are formed within a round.",
+        _WHAT_IS_MEASURED,
         _NOT_AT_HAND if any("synthetic" in str(row["file"]) for row in rows) else "",
     ]
     lines += [f"FAILED: {failure}" for failure in failures]

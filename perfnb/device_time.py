@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, Literal, cast
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from perfnb.errors import LedgerError, PerfnbError
-from perfnb.intervals import Intervals, clip, joined, subtract, union
+from perfnb.intervals import Floats, Intervals, covered, joined, subtract, union
 from perfnb.launches import launches
 from perfnb.run import Run
 
@@ -69,14 +71,14 @@ def device_breakdown(run: Run, by: Literal["window", "step"] = "window") -> pd.D
     if by not in ("window", "step"):
         message = f"by={by!r} is not known: use 'window' or 'step'"
         raise PerfnbError(message)
-    rows = []
+    frames = []
     launched = launches(run)["step"] if by == "step" else pd.Series(dtype="Int64")
     for rank, device, ops in devices(run):
-        for label, low, high in _windows(run, rank, ops, launched) if by == "step" else [(None, *_extent(ops))]:
-            key = {"rank": rank, "device": device} | ({} if label is None else {"step": label})
-            rows.append(key | _split(ops, low, high))
-    key_columns = ["rank", "device"] + (["step"] if by == "step" else [])
-    return pd.DataFrame(rows, columns=[*key_columns, *BREAKDOWN_COLUMNS])
+        step, low, high = _device_steps(run, rank, ops, launched) if by == "step" else _whole(ops)
+        parts = {"rank": rank, "device": device} | ({"step": step} if by == "step" else {}) | _split(ops, low, high)
+        frames.append(pd.DataFrame(parts, index=range(len(low))))
+    columns = ["rank", "device", *(["step"] if by == "step" else []), *BREAKDOWN_COLUMNS]
+    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
 
 def devices(run: Run) -> Iterator[tuple[int, int, pd.DataFrame]]:
@@ -91,44 +93,49 @@ def unions(ops: pd.DataFrame) -> tuple[Intervals, Intervals, Intervals]:
     """Unions of compute, of communication, and of copies with memsets."""
     start = ops["start_us"].to_numpy()
     end = start + ops["duration_us"].to_numpy()
-    kind = ops["kind"].astype(object).to_numpy()
-    compute, communication = kind == "compute", kind == "communication"
+    compute, communication = (ops["kind"].eq(kind).to_numpy(dtype=bool) for kind in ("compute", "communication"))
     rest = ~(compute | communication)
     return union(start[compute], end[compute]), union(start[communication], end[communication]), union(start[rest], end[rest])
 
 
-def _extent(ops: pd.DataFrame) -> tuple[float, float]:
-    return float(ops["start_us"].min()), float((ops["start_us"] + ops["duration_us"]).max())
+def _whole(ops: pd.DataFrame) -> tuple[None, Floats, Floats]:
+    """Start and end of the one window that holds all ops."""
+    return None, np.array([ops["start_us"].min()]), np.array([(ops["start_us"] + ops["duration_us"]).max()])
 
 
-def _windows(run: Run, rank: int, ops: pd.DataFrame, launched: pd.Series) -> list[tuple[int, float, float]]:
-    """Device steps: step number, start and end; `launched` is the host step that launched each op."""
-    step = launched.reindex(ops.index)
-    own = run.steps[run.steps["rank"] == rank].sort_values("start_us")
-    first = ops["start_us"].groupby(step).min()
-    starts = [(int(number), float(first[number])) for number in own["step"] if number in first.index]
-    ends = [start for _, start in starts[1:]] + [_extent(ops)[1]] * bool(starts)
-    return [(number, start, max(start, end)) for (number, start), end in zip(starts, ends, strict=True)]
+def _device_steps(run: Run, rank: int, ops: pd.DataFrame, launched: pd.Series) -> tuple[NDArray[np.int64], Floats, Floats]:
+    """Number, start and end of each device step; `launched` is the host step that launched each op."""
+    first = ops["start_us"].groupby(launched.reindex(ops.index)).min()
+    own = run.steps.loc[run.steps["rank"] == rank].sort_values("start_us")["step"]
+    step = own[own.isin(first.index)].to_numpy()
+    low = first.loc[step].to_numpy(dtype=float)
+    high = np.append(low[1:], (ops["start_us"] + ops["duration_us"]).max())[: len(low)]
+    return step, low, np.maximum(low, high)
 
 
-def _split(ops: pd.DataFrame, low: float, high: float) -> dict[str, float]:
-    compute, communication, copies = (clip(each, low, high) for each in unions(ops))
+def _split(ops: pd.DataFrame, low: Floats, high: Floats) -> dict[str, Floats]:
+    """Parts of each window [low, high)."""
+    compute, communication, copies = unions(ops)
     exposed_communication = subtract(communication, compute)
     busy_without_copies = joined(compute, exposed_communication)
     exposed_copy = subtract(copies, busy_without_copies)
-    busy = joined(busy_without_copies, exposed_copy).total
-    idle = (high - low) - busy
-    parts = compute.total + exposed_communication.total + exposed_copy.total
-    if abs(parts - busy) > max(TOLERANCE_US, 1e-9 * (high - low)) or idle < -TOLERANCE_US:
-        message = f"device parts sum to {parts:.3f} us, busy is {busy:.3f} us of {high - low:.3f} us: please report this trace"
-        raise LedgerError(message)
-    return {
-        "window_us": high - low,
-        "busy_us": busy,
-        "compute_us": compute.total,
-        "communication_us": communication.total,
-        "exposed_communication_us": exposed_communication.total,
-        "copy_us": copies.total,
-        "exposed_copy_us": exposed_copy.total,
-        "idle_us": max(idle, 0.0),
+    spans = {
+        "busy_us": joined(busy_without_copies, exposed_copy),
+        "compute_us": compute,
+        "communication_us": communication,
+        "exposed_communication_us": exposed_communication,
+        "copy_us": copies,
+        "exposed_copy_us": exposed_copy,
     }
+    parts = {"window_us": high - low} | {name: covered(each, low, high) for name, each in spans.items()}
+    idle = parts["window_us"] - parts["busy_us"]
+    sums = parts["compute_us"] + parts["exposed_communication_us"] + parts["exposed_copy_us"]
+    wrong = (np.abs(sums - parts["busy_us"]) > np.maximum(TOLERANCE_US, 1e-9 * parts["window_us"])) | (idle < -TOLERANCE_US)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        message = (
+            f"device parts sum to {sums[row]:.3f} us, busy is {parts['busy_us'][row]:.3f} us of "
+            f"{parts['window_us'][row]:.3f} us: please report this trace"
+        )
+        raise LedgerError(message)
+    return parts | {"idle_us": np.maximum(idle, 0.0)}

@@ -23,6 +23,10 @@ class NotATraceError(TraceFormatError):
         return f"{self.name} is no profiler trace: {self.what}; {EXPORT_HINT}"
 
 
+class TruncatedTraceWarning(UserWarning):
+    """A trace file ends early, as that of a crashed job: says where, and what was read up to there."""
+
+
 class RankConflictError(PerfnbError):
     """Two files claim the same rank, or files of two jobs were read in one call."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import numpy as np
@@ -16,8 +17,10 @@ _FEWEST_LAUNCHES: Final = 20  # for a median latency
 _FALLBACK_LATENCY_US: Final = 5.0
 _LARGEST_LATENCY_US: Final = 50.0  # recorded traces have 5 to 40 us between a call and its start on an idle device
 _BLOCKING: Final = r"Synchronize|(?i:memcpy)"  # cuda* and hip*: *Synchronize, and copies, which may wait for the device
+_PAGEABLE: Final = r"HtoD.*Pageable"
 
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 
 def idle_causes(host: pd.DataFrame, ops: pd.DataFrame, launched: pd.DataFrame, low: float, high: float) -> dict[str, Intervals]:
@@ -51,14 +54,12 @@ def idle_causes(host: pd.DataFrame, ops: pd.DataFrame, launched: pd.DataFrame, l
         Cause to its intervals, for every cause in `CAUSES`.
     """
     gap_start, gap_end, ended_by = _gaps(ops, low, high)
-    calls = launched.reindex(ended_by)
+    calls = launched.loc[ops.index[ended_by], ["call_start_us", "call_end_us", "process", "thread"]]
     call_start, call_end = (calls[name].to_numpy(dtype=float) for name in ("call_start_us", "call_end_us"))
     known = ~np.isnan(call_start)
     queued = known & (call_start < gap_start)
     late = known & ~queued
-    pageable = (
-        ops["name"].astype(object).reindex(ended_by).str.contains("HtoD.*Pageable").fillna(value=False).to_numpy(dtype=bool)
-    )
+    pageable = matching(ops["name"].iloc[ended_by], _PAGEABLE)
     latency = _latency((gap_end - call_start)[late])
     transfer = union(*_where(pageable & known, np.maximum(call_start, gap_start), np.minimum(call_end, gap_end)))
     on_its_way = np.where(queued, np.maximum(gap_end - latency, gap_start), np.minimum(call_start, gap_end))
@@ -69,35 +70,63 @@ def idle_causes(host: pd.DataFrame, ops: pd.DataFrame, launched: pd.DataFrame, l
     causes["unattributed"] = joined(
         union(*_where(~known, gap_start, gap_end)), clip(union([_last_end(ops, low)], [high]), low, high)
     )
-    threads = pd.MultiIndex.from_arrays([calls["process"].astype(object), calls["thread"].astype(object)])
-    for process, thread in dict.fromkeys(threads[late]):
-        own = late & (threads == (process, thread))
-        found = _host_late(
-            host[host["process"].eq(process) & host["thread"].eq(thread)], gap_start[own], np.minimum(call_start, gap_end)[own]
-        )
+    caller, host_thread = _lanes(calls, host)
+    for lane in np.unique(caller[late]):
+        own = late & (caller == lane)
+        found = _host_late(host.iloc[np.flatnonzero(host_thread == lane)], gap_start[own], np.minimum(call_start, gap_end)[own])
         for cause, spans in found.items():
             causes[cause] = joined(causes[cause], spans)
     return causes
 
 
-def _gaps(ops: pd.DataFrame, low: float, high: float) -> tuple[Floats, Floats, pd.Index]:
-    """Start and end of each gap that an op ends, and the row of that op."""
-    ordered = ops.sort_values("start_us", kind="stable")
-    start = ordered["start_us"].to_numpy()
-    reach = np.concatenate([[low], np.maximum(np.maximum.accumulate(start + ordered["duration_us"].to_numpy()), low)])[:-1]
+def matching(names: pd.Series, pattern: str) -> Flags:
+    """Whether each name holds the pattern; each distinct name is tested once.
+
+    Examples
+    --------
+    >>> matching(pd.Series(["aten::add", None, "add_"], dtype="category"), "^add")
+    array([False, False,  True])
+    """
+    text = names.astype("category")  # a no-op on tables of a run
+    codes, labels = text.cat.codes.to_numpy(), text.cat.categories
+    used = np.flatnonzero(np.bincount(codes + 1, minlength=len(labels) + 1)[1:])
+    found = np.zeros(len(labels) + 1, dtype=bool)  # the last slot stands for a missing name
+    search = re.compile(pattern).search
+    found[used] = [search(label) is not None for label in labels[used]]
+    return found[codes]
+
+
+def _gaps(ops: pd.DataFrame, low: float, high: float) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Start and end of each gap that an op ends, and the position of that op."""
+    start = ops["start_us"].to_numpy()
+    end = start + ops["duration_us"].to_numpy()
+    order = np.argsort(start, kind="stable")
+    start = start[order]
+    reach = np.concatenate([[low], np.maximum(np.maximum.accumulate(end[order]), low)])[:-1]
     opens = (start > reach) & (reach < high)
-    return reach[opens], start[opens], ordered.index[opens]
+    return reach[opens], start[opens], order[opens]
+
+
+def _lanes(calls: pd.DataFrame, host: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number of the (process, thread) of each call and of each host op; the same number means the same thread."""
+    lanes = np.zeros(len(calls), dtype=np.int64), np.zeros(len(host), dtype=np.int64)
+    for name in ("process", "thread"):
+        own, other = (frame[name].astype("category").cat for frame in (calls, host))
+        to_own = np.append(own.categories.get_indexer(other.categories), -1)  # -1 both where missing and where calls lack it
+        for lane, codes in zip(lanes, (own.codes.to_numpy(), to_own[other.codes.to_numpy()]), strict=True):
+            lane *= len(own.categories) + 1
+            lane += codes + 1
+    return lanes
 
 
 def _host_late(own: pd.DataFrame, gap_start: Floats, call_start: Floats) -> dict[str, Intervals]:
     """What a host thread did from the start of each gap to its launch call."""
-    name, category = own["name"].astype(object), own["category"].astype(object)
     start = own["start_us"].to_numpy()
     end = start + own["duration_us"].to_numpy()
-    in_loader = name.str.contains(LOADER_PATTERN).to_numpy(dtype=bool)
-    is_call = category.eq("runtime").to_numpy()
-    blocking = is_call & name.str.contains(_BLOCKING).to_numpy(dtype=bool)
-    working = is_call | category.eq("operator").to_numpy()
+    in_loader = matching(own["name"], LOADER_PATTERN)
+    is_call = own["category"].eq("runtime").to_numpy(dtype=bool)
+    blocking = is_call & matching(own["name"], _BLOCKING)
+    working = is_call | own["category"].eq("operator").to_numpy(dtype=bool)
     waited = union(gap_start, call_start)
     data = intersect(waited, union(start[in_loader], end[in_loader]))
     held_until = _reach(start[blocking], end[blocking], gap_start)
@@ -117,7 +146,7 @@ def _reach(start: Floats, end: Floats, time: Floats) -> Floats:
     return np.where(index >= 0, np.maximum(ends[np.maximum(index, 0)], time), time)
 
 
-def _where(chosen: NDArray[np.bool_], start: Floats, end: Floats) -> tuple[Floats, Floats]:
+def _where(chosen: Flags, start: Floats, end: Floats) -> tuple[Floats, Floats]:
     return start[chosen], end[chosen]
 
 

@@ -1,4 +1,4 @@
-"""Worker processes that read damaged traces under limits, and the watch over them: a hang or a crash costs one worker, not the run."""
+"""Worker processes that read damaged traces under limits, and the watch over them: a hang or crash costs one worker only."""
 
 from __future__ import annotations
 
@@ -97,7 +97,9 @@ class Alarmed:
         signal.signal(signal.SIGALRM, reached)
         signal.setitimer(signal.ITIMER_REAL, self.limits.seconds * len(self.tiers))
         try:
-            outcomes = [(each.kind, each.detail, each.is_failure, each.is_count_checked) for each in judged(path, content, self.tiers)]
+            outcomes = [
+                (each.kind, each.detail, each.is_failure, each.is_count_checked) for each in judged(path, content, self.tiers)
+            ]
         except TimeLimitReached:
             outcomes = [("time limit", "outside a reader", True, False)]
         finally:
@@ -105,7 +107,9 @@ class Alarmed:
         return Case(number, name, done, tuple(outcomes), max(0, memory_bytes("VmHWM") - rss))
 
 
-def _work(pipe: Connection, current: Any, seeds: list[tuple[str, bytes]], seed: int, tiers: Sequence[str], limits: Limits) -> None:
+def _work(
+    pipe: Connection, current: Any, seeds: list[tuple[str, bytes]], seed: int, tiers: Sequence[str], limits: Limits
+) -> None:
     """A worker: batches of numbers in, cases out; the shared number says which case it is at."""
     with tempfile.TemporaryDirectory(prefix="perfnb-fuzz-") as folder:
         alarmed = Alarmed(seeds, seed, tiers, limits, Path(folder))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import inspect
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,6 @@ from typing import Any, Final
 import pandas as pd
 
 from benchmarks.reading.present import Present, entries_present
-from perfnb import errors
 from perfnb.errors import PerfnbError
 from perfnb.read.kineto import read_kineto, rows
 from perfnb.run import Run
@@ -36,7 +36,7 @@ class Outcome:
     ----------
     kind
         "read", "read up to the cut", "refused: CLASS", or a failure: "time limit", "memory", "exception: CLASS in PLACE",
-        "warning: CLASS", "events lost", "events invented", "tables hold other rows".
+        "warning: CLASS", and what `_counted` finds: events lost, invented, or not in the tables.
     detail
         The message of an error or what was counted.
     digest
@@ -60,7 +60,8 @@ def parsers(wanted: str = "") -> tuple[str, ...]:
     """Tiers to run: the one that is named, else all that there are; empty text is the only tier of a reader without a choice."""
     if "parser" not in inspect.signature(read_kineto).parameters:
         return ("",)
-    return (wanted,) if wanted else ("msgspec", "numba")
+    installed = ("msgspec", "numba") if importlib.util.find_spec("numba") else ("msgspec",)
+    return (wanted,) if wanted else installed
 
 
 def judged(path: Path, content: bytes, tiers: Sequence[str]) -> tuple[Outcome, ...]:
@@ -90,31 +91,25 @@ def outcome_of(path: Path, parser: str, present: Present | None) -> Outcome:
         return Outcome("time limit", _place(traceback.format_exc().splitlines()))
     except Exception as error:  # noqa: BLE001 - whatever a reader lets out is what is looked for
         return Outcome(f"exception: {type(error).__name__} in {_origin(error)}", str(error)[:_SHOWN])
-    foreign = [each for each in caught if each.category.__name__ != TRUNCATED or not hasattr(errors, TRUNCATED)]
+    foreign = [each for each in caught if not _is_ours(each.category)]
     if foreign:
         return Outcome(f"warning: {foreign[0].category.__name__}", str(foreign[0].message)[:_SHOWN])
     return _counted(run, raw, present, is_cut=bool(caught))
 
 
-def _counted(run: Run, raw: Any, present: Present | None, *, is_cut: bool) -> Outcome:
+def _counted(run: Run, raw: rows.RawTrace, present: Present | None, *, is_cut: bool) -> Outcome:
+    said = f"{len(raw.complete)} complete + {len(raw.memory)} memory + {sum(raw.counts.values())} reported = {raw.entries}?"
+    if len(raw.complete) + len(raw.memory) + sum(raw.counts.values()) != raw.entries:
+        return Outcome("events lost or invented inside the reader", said)
+    if (len(run.host_ops) + len(run.device_ops), len(run.allocations)) != (len(raw.complete), len(raw.memory)):
+        in_tables = f"{len(run.host_ops)} host + {len(run.device_ops)} device ops, {len(run.allocations)} allocations"
+        return Outcome("tables hold other rows", f"{said}, in the tables {in_tables}")
+    if present is not None and raw.entries < present.entries:
+        return Outcome("events lost", f"{said}, {present.entries} present")
+    if present is not None and present.is_whole and (is_cut or raw.entries > present.entries):
+        return Outcome("events invented" if not is_cut else "a whole file read as cut", f"{said}, {present.entries} present")
     kind = "read up to the cut" if is_cut else "read"
-    kept, reported = len(raw.rows), reported_entries(raw.counts)
-    in_tables = len(run.host_ops) + len(run.device_ops) + len(run.allocations)
-    said = f"{kept} rows + {reported} reported"
-    if in_tables != kept:
-        return Outcome("tables hold other rows", f"{said}, {in_tables} in the tables")
-    if present is not None:
-        is_all = present.is_whole and not is_cut
-        if kept + reported < present.entries:
-            return Outcome("events lost", f"{said}, {present.entries} present")
-        if is_all and kept + reported > present.entries:
-            return Outcome("events invented", f"{said}, {present.entries} present")
     return Outcome(kind, said, digest(run), is_count_checked=present is not None)
-
-
-def reported_entries(counts: Mapping[str, int]) -> int:
-    """Entries that a reader says it did not keep; what it counts in other units is left aside."""
-    return sum(count for what, count in counts.items() if not what.startswith("chunks "))
 
 
 def digest(run: Run) -> str:
@@ -132,6 +127,11 @@ def digest(run: Run) -> str:
         found.update(f"{name} {list(map(str, frame.dtypes))}".encode())
         found.update(plain.to_csv(index=False, float_format="%.17g").encode("utf-8", "surrogatepass"))
     return found.hexdigest()
+
+
+def _is_ours(category: type[Warning]) -> bool:
+    """Whether a warning is the one on a trace that ends early."""
+    return category.__name__ == TRUNCATED and category.__module__.partition(".")[0] == "perfnb"
 
 
 def _origin(error: BaseException) -> str:

@@ -8,6 +8,7 @@ the measurement and are reported apart.
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import inspect
 import json
 import logging
@@ -86,6 +87,9 @@ def ours(parser: str | None) -> Task:
     if parser != "msgspec" and not chooses:
         message = "read_kineto has no parameter `parser`: there is one tier only"
         raise AbsentError(message)
+    if parser == "numba" and not importlib.util.find_spec("numba"):
+        message = "numba is not installed (extra `fast`)"
+        raise AbsentError(message)
     options: dict[str, Any] = {"parser": parser} if chooses else {}
 
     def read(files: list[str]) -> Any:
@@ -100,7 +104,7 @@ def hta() -> Task:
     """HTA as shipped: what `TraceAnalysis(...)` does before the first question."""
     logging.disable(logging.CRITICAL)
     try:
-        from hta.trace_analysis import TraceAnalysis  # noqa: PLC0415
+        from hta.trace_analysis import TraceAnalysis  # type: ignore[import-not-found]  # noqa: PLC0415 - the peer's environment only
     except ImportError as error:
         message = f"this interpreter has no HTA ({error}): name one in --peer-python"
         raise AbsentError(message) from error

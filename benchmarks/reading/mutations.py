@@ -8,29 +8,122 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-_NUMBER: Final = re.compile(rb'(?<=[:,\[])\s*-?\d+(?:\.\d+)?(?=\s*[,}\]])')
+_NUMBER: Final = re.compile(rb"(?<=[:,\[])\s*-?\d+(?:\.\d+)?(?=\s*[,}\]])")
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _VALUE: Final = re.compile(rb'(?<=:)\s*(?:-?\d+(?:\.\d+)?|"(?:[^"\\]|\\.)*"|\{\}|\[\]|null|true|false)(?=\s*[,}])')
 _MOST_MUTATIONS: Final = 4
 _TEXT_LIMIT: Final = 4_000_000  # doubling slices ends here
 
 HUGE_NUMBERS: Final = (
-    *(b"1e400", b"-1e400", b"1e-400", b"-0", b"-1", b"0", b"9223372036854775807", b"9223372036854775808", b"-9223372036854775809"),
+    *(
+        b"1e400",
+        b"-1e400",
+        b"1e-400",
+        b"-0",
+        b"-1",
+        b"0",
+        b"9223372036854775807",
+        b"9223372036854775808",
+        b"-9223372036854775809",
+    ),
     *(b"18446744073709551615", b"18446744073709551616", b"4294967295", b"1" + b"0" * 400, b"1" * 5000, b"0." + b"3" * 400),
-    *(b"1.5e3", b"1E+3", b"NaN", b"Infinity", b"-Infinity", b"0x10", b"00012", b"+1", b".5", b"1.", b'"12"', b'"-1e9"', b"1e", b"--1"),
+    *(
+        b"1.5e3",
+        b"1E+3",
+        b"NaN",
+        b"Infinity",
+        b"-Infinity",
+        b"0x10",
+        b"00012",
+        b"+1",
+        b".5",
+        b"1.",
+        b'"12"',
+        b'"-1e9"',
+        b"1e",
+        b"--1",
+    ),
     *(b"1624285295.123456789", b"9007199254740993.001", b"99999999999999999999.999", b"N/A"),
 )
 HOSTILE_NAMES: Final = (
-    *(b'"</script><script>alert(1)</script>"', b'"<img src=x onerror=alert(1)>"', b'"\\ud800"', b'"\\udc00\\ud800"', b'"\\u0000"'),
-    *(b'"a\nb"', b'"a\x00b"', b'"\\u202e"', b'"\xf0\x9f\x94\xa5"', b'"C:\\temp\\new"', b'"a "quoted" name"', b'"\xff\xfe"', b'"\xed\xa0\x80"'),
+    *(
+        b'"</script><script>alert(1)</script>"',
+        b'"<img src=x onerror=alert(1)>"',
+        b'"\\ud800"',
+        b'"\\udc00\\ud800"',
+        b'"\\u0000"',
+    ),
+    *(
+        b'"a\nb"',
+        b'"a\x00b"',
+        b'"\\u202e"',
+        b'"\xf0\x9f\x94\xa5"',
+        b'"C:\\temp\\new"',
+        b'"a "quoted" name"',
+        b'"\xff\xfe"',
+        b'"\xed\xa0\x80"',
+    ),
     *(b'"=cmd|calc"', b'"__proto__"', b'"' + b"x" * 100_000 + b'"', b'"' + b"\\\\" * 3000 + b'"', b'""', b'"ProfilerStep#"'),
-    *(b'"ProfilerStep#99999999999999999999"', b'"ProfilerStep#-1"', b'"traceEvents"', b'"}, {"', b'"]}"', b'"nan"', b'"[memory]"'),
-    *(b'"kernel"', b'"gpu_memcpy"', b'"enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__"', b'"gloo:all_reduce"', b'"\\"'),
+    *(
+        b'"ProfilerStep#99999999999999999999"',
+        b'"ProfilerStep#-1"',
+        b'"traceEvents"',
+        b'"}, {"',
+        b'"]}"',
+        b'"nan"',
+        b'"[memory]"',
+    ),
+    *(
+        b'"kernel"',
+        b'"gpu_memcpy"',
+        b'"enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__"',
+        b'"gloo:all_reduce"',
+        b'"\\"',
+    ),
 )
-WRONG_TYPES: Final = (b"null", b"true", b"[]", b"{}", b'"text"', b"-7", b"3.25", b"[[[1]]]", b'{"a": [1, {"b": null}]}', b"", b"[1,]")
+WRONG_TYPES: Final = (
+    b"null",
+    b"true",
+    b"[]",
+    b"{}",
+    b'"text"',
+    b"-7",
+    b"3.25",
+    b"[[[1]]]",
+    b'{"a": [1, {"b": null}]}',
+    b"",
+    b"[1,]",
+)
 TOKENS: Final = (
-    *(b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"\x00", b"\xef\xbb\xbf", b"\xff", b"\x1f\x8b", b"}, {", b"]}", b"},", b"// no"),
-    *(b'"traceEvents": [', b'"traceEvents": []', b'{"ph": "X"}', b"{}, ", b"null, ", b"1, ", b'"ph": "X", ', b'"ts": 5, ', b"\n" * 100),
+    *(
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b":",
+        b'"',
+        b"\\",
+        b"\x00",
+        b"\xef\xbb\xbf",
+        b"\xff",
+        b"\x1f\x8b",
+        b"}, {",
+        b"]}",
+        b"},",
+        b"// no",
+    ),
+    *(
+        b'"traceEvents": [',
+        b'"traceEvents": []',
+        b'{"ph": "X"}',
+        b"{}, ",
+        b"null, ",
+        b"1, ",
+        b'"ph": "X", ',
+        b'"ts": 5, ',
+        b"\n" * 100,
+    ),
 )
 
 

@@ -1,4 +1,4 @@
-"""How many entries the event list of a damaged file holds, found with the standard library alone: what a reader must account for."""
+"""How many entries the event list of a damaged file holds, found with the standard library: what a reader must account for."""
 
 from __future__ import annotations
 

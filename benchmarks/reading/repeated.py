@@ -58,7 +58,7 @@ def _length_us(frames: dict[str, pd.DataFrame]) -> float:
     for frame in frames.values():
         for column in _TIMES:
             if column in frame and len(frame):
-                duration = frame["duration_us"] if "duration_us" in frame else 0.0
+                duration = frame.get("duration_us", 0.0)
                 ends.append(float((frame[column] + duration).max()))
     return float(np.ceil(max(ends)))
 

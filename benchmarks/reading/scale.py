@@ -60,7 +60,7 @@ def source(path: Path) -> Source:
         If the file is no JSON object with an event list.
     """
     text = path.read_bytes()
-    text = igzip.decompress(text) if text[:2] == b"\x1f\x8b" else text
+    text = gzip.decompress(text) if text[:2] == b"\x1f\x8b" else text
     start = _LIST.search(text)
     if start is None:
         message = f"{path.name} has no list traceEvents"
@@ -82,7 +82,7 @@ def source(path: Path) -> Source:
 def write(origin: Source, path: Path, repetitions: int) -> int:
     """Write a trace of several repetitions, gzipped; returns its size before compression."""
     size = 0
-    with igzip.open(path, "wb", compresslevel=_LEVEL) as file:
+    with igzip.open(path, "wb", compresslevel=_LEVEL) as file:  # type: ignore[no-untyped-call]  # isal ships no signature
         parts = [origin.head]
         for number in range(repetitions):
             parts += [b"," if number else b"", origin.repetition(number)]
@@ -108,7 +108,7 @@ def write_tiny(path: Path) -> None:
     events = []
     for step in range(2):
         at = 1_000_000 + 1000 * step
-        call = {"correlation": step + 1, "External id": step + 1}
+        call: dict[str, object] = {"correlation": step + 1, "External id": step + 1}
         events += [
             _event(f"ProfilerStep#{step}", "user_annotation", at, 900, {}),
             _event("aten::add", "cpu_op", at + 10, 100, {"External id": step + 1}),

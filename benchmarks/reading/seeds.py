@@ -14,6 +14,7 @@ _EVENTS: Final = 100
 _LARGEST_BYTES: Final = 1_300_000  # as stored: files that are quick to cut
 _MOST_CORPUS_SEEDS: Final = 12
 _LONGEST_NAME: Final = 300
+_LARGEST_KEY_BYTES: Final = 2_000
 
 
 def handmade() -> Iterator[tuple[str, bytes]]:
@@ -42,7 +43,7 @@ def of_corpus(corpus: Path = CORPUS) -> Iterator[tuple[str, bytes]]:
         content = path.read_bytes()
         whole = json.loads(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
         if isinstance(whole, dict) and isinstance(whole.get("traceEvents"), list):
-            kept = {key: value for key, value in whole.items() if len(json.dumps(value)) < 2_000}
+            kept = {key: value for key, value in whole.items() if len(json.dumps(value)) < _LARGEST_KEY_BYTES}
             yield f"{path.parent.name}/{path.name[:24]}", json.dumps(kept | {"traceEvents": _cut(whole["traceEvents"])}).encode()
 
 
@@ -75,7 +76,14 @@ def _training() -> list[dict[str, Any]]:
         at = 1_000_000.125 + step * 100
         link = 100 + 10 * step
         number = {"Sequence number": 10 + step, "External id": link, "Input Dims": [[8, 16], []], "Input type": ["float", ""]}
-        kernel = {"device": 0, "stream": 7, "correlation": link, "grid": [8, 1, 1], "block": [128, 1, 1], "est. achieved occupancy %": 31}
+        kernel = {
+            "device": 0,
+            "stream": 7,
+            "correlation": link,
+            "grid": [8, 1, 1],
+            "block": [128, 1, 1],
+            "est. achieved occupancy %": 31,
+        }
         copy = {"device": 0, "stream": 7, "correlation": link + 1, "bytes": 4096, "memory bandwidth (GB/s)": 2.5}
         call = {
             "Collective name": "allreduce",
@@ -114,7 +122,16 @@ def _training() -> list[dict[str, Any]]:
             _event("Activity Buffer Request", "overhead", at + 98, 1),
             _event("train.py(12): step", "python_function", at + 1, 97, args={"Python id": step, "Python parent id": None}),
             _event(f"ProfilerStep#{step}", "gpu_user_annotation", at + 33, 50, 7, args={"stream": 7}),
-            {"ph": "i", "cat": "cpu_instant_event", "s": "t", "name": "[memory]", "pid": 10, "tid": 1, "ts": at + 30, "args": freed},
+            {
+                "ph": "i",
+                "cat": "cpu_instant_event",
+                "s": "t",
+                "name": "[memory]",
+                "pid": 10,
+                "tid": 1,
+                "ts": at + 30,
+                "args": freed,
+            },
             {"ph": "s", "id": link, "pid": 10, "tid": 1, "ts": at + 25, "cat": "ac2g", "name": "ac2g"},
             {"ph": "f", "id": link, "pid": 0, "tid": 7, "ts": at + 33, "cat": "ac2g", "name": "ac2g", "bp": "e"},
             {"ph": "C", "name": "counter", "pid": 10, "tid": 1, "ts": at + 30, "args": {"value": 3}},
@@ -139,7 +156,9 @@ def _of_2021() -> list[dict[str, Any]]:
         if category is not None:
             arguments = {("external id" if key == "External id" else key): value for key, value in event["args"].items()}
             thread = "stream 7" if category in ("Kernel", "Memcpy", "Memset") else "25738"
-            found.append(event | {"cat": category, "tid": thread, "ts": int(event["ts"]), "dur": int(event["dur"]), "args": arguments})
+            found.append(
+                event | {"cat": category, "tid": thread, "ts": int(event["ts"]), "dur": int(event["dur"]), "args": arguments}
+            )
     memory = {"Device Type": 0, "Device Id": -1, "Bytes": 64}
     return [*found, {"ph": "i", "s": "t", "name": "[memory]", "pid": 10, "tid": 25738, "ts": 1_000_030, "args": memory}]
 
@@ -162,4 +181,7 @@ def _odd_values() -> list[dict[str, Any]]:
         {"ph": "B", "name": "begin", "pid": 10, "tid": 1, "ts": 1009},
         {"ph": "E", "pid": 10, "tid": 1, "ts": 1010},
     ]
-    return [*events, *(_event("k", "kernel", 1011 + n, 1, args=kernel | {"stream": s}) for n, s in enumerate((-1, "0x0", "", None, "7")))]
+    return [
+        *events,
+        *(_event("k", "kernel", 1011 + n, 1, args=kernel | {"stream": s}) for n, s in enumerate((-1, "0x0", "", None, "7"))),
+    ]

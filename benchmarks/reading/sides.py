@@ -32,18 +32,19 @@ SIDES: Final = (
     Side(
         "default",
         "perfnb, msgspec",
-        "`read_kineto(file, parser='msgspec')`, then `launches(run)`: decompress (isal), decode, stamps to whole nanoseconds, every "
-        "complete event kept except Python functions, device annotations and marks of the recording (counted in the notes); "
-        "steps, phases, collectives, and each device op joined to its launch call and step.",
+        "`read_kineto(file, parser='msgspec')`, then `launches(run)`: decompress (isal), decode, stamps to whole nanoseconds, "
+        "every complete event kept except Python functions, device annotations and marks of the recording (counted in the "
+        "notes); steps, phases, collectives, and each device op joined to its launch call and step.",
     ),
     Side("fast", "perfnb, numba", "The same by the compiled scanner (`parser='numba'`), its code already in the cache."),
     Side(
         "hta",
         "HTA",
-        "`TraceAnalysis(trace_files={0: file})`: gzip + json.loads, all events in a DataFrame; rounds fractional stamps to whole microseconds; "
-        "drops events without `dur` or `cat` and unpacks chosen arguments; links CPU and GPU rows by correlation "
-        "(`index_correlation`), marks iterations, links forward and backward; with two or more profiler steps it filters: device "
-        "rows whose launch is not in the recording and everything of the last step are removed. Python functions are kept.",
+        "`TraceAnalysis(trace_files={0: file})`: gzip + json.loads, all events in a DataFrame; rounds fractional stamps to "
+        "whole microseconds; drops events without `dur` or `cat` and unpacks chosen arguments; links CPU and GPU rows by "
+        "correlation (`index_correlation`), marks iterations, links forward and backward; with two or more profiler steps it "
+        "filters: device rows whose launch is not in the recording and everything of the last step are removed. Python "
+        "functions are kept.",
         is_peer=True,
     ),
     Side("json", "gunzip + json.loads", "gzip.decompress, json.loads: Python objects of every entry, no table, no join."),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from typing import Final
+
+from perfnb.errors import PerfnbError
 
 # Regular expressions on names in lower case; each library with its source.
 NAMES: Final = (
@@ -50,6 +53,10 @@ _COLLECTIVES: Final = {
 }
 
 
+COMPUTE_NAME: Final = "void at::native::"
+"""Start of the names of PyTorch's own compute kernels, which an operator of torch.distributed may launch too."""
+
+
 def is_communication(name: str) -> bool:
     """Whether a kernel's name is that of a communication library.
 
@@ -59,6 +66,27 @@ def is_communication(name: str) -> bool:
     (True, False)
     """
     return PATTERN.search(name.lower()) is not None
+
+
+def recognizer(names: Sequence[str] = ()) -> Callable[[str], bool]:
+    """Test whether a kernel's name is that of communication, with further regular expressions on names in lower case.
+
+    Raises
+    ------
+    PerfnbError
+        If one of them is no regular expression.
+
+    Examples
+    --------
+    >>> recognizer(["my_ring"])("void My_Ring_kernel")
+    True
+    """
+    try:
+        pattern = re.compile("|".join([*NAMES, *(f"(?:{name.lower()})" for name in names)]))
+    except re.error as error:
+        message = f"communication_names={list(names)!r}: {error}; each is a regular expression on kernel names in lower case"
+        raise PerfnbError(message) from error
+    return lambda name: pattern.search(name.lower()) is not None
 
 
 def collective_of(name: str) -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
+from functools import partial as bound
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
@@ -12,54 +14,68 @@ import pandas as pd
 
 from perfnb import tables
 from perfnb.config.json_file import CONFIG_NAME, config_beside
-from perfnb.errors import ConfigError, NotATraceError, TraceFormatError
-from perfnb.read.kineto import classify
-from perfnb.read.kineto.collectives import collectives
-from perfnb.read.kineto.phases import phases
+from perfnb.errors import ConfigError, NotATraceError, TraceFormatError, TruncatedTraceWarning
+from perfnb.read.kineto.files import trace_files
+from perfnb.read.kineto.one_rank import OneRank, Options, read_one, shifted
 from perfnb.read.kineto.ranks import ranks_of, world_size_of
-from perfnb.read.kineto.rows import RawTrace, read_rows
+from perfnb.read.kineto.rows import ParserName
+from perfnb.read.kineto.signals import signals_of
 from perfnb.run import Machine, Run
 
-_LEFT_OUT: Final = {
-    "[memory]": "memory events",
-    "gpu_user_annotation": "annotations repeated on the device",
-    "ph M": "names of processes and threads",
-    "ph f": "ends of arrows",
-    "ph i": "instants",
-    "ph s": "starts of arrows",
-    "python_function": "Python functions",
-    "trace": "marks of the recording",
-}
 _LARGEST: Final = 2**62  # past it a number is no size
-_SUFFIXES: Final = (".json", ".json.gz")
 
 
-def read_kineto(path: str | PathLike[str], *more: str | PathLike[str], executor: Executor | None = None) -> Run:
+def read_kineto(
+    path: str | PathLike[str],
+    *more: str | PathLike[str],
+    step_names: Sequence[str] = (),
+    communication_names: Sequence[str] = (),
+    python: bool = False,
+    partial: bool = False,
+    executor: Executor | None = None,
+    parser: ParserName = "auto",
+) -> Run:
     """Run of one or several trace files, or of a folder with one file per rank.
 
     Reads what `torch.profiler` exports (Kineto, Chrome trace format), plain or gzip, of any version. Stamps are kept to the
-    nanosecond; rows of Python functions are left out and counted.
+    nanosecond. A file that ends early, as that of a crashed job, is read up to its last whole event.
 
     Parameters
     ----------
     path, *more
-        Files, or folders: of a folder every `*.json` and `*.json.gz` directly in it; those that are no traces are skipped
-        and named in `Run.notes`. All must belong to one job.
+        Files, folders or glob patterns: of a folder every `*.json` and `*.json.gz` directly in it; those that are no traces
+        are skipped and named in `Run.notes`. All must belong to one job.
+    step_names
+        Starts of the names of annotations that are steps, beside "ProfilerStep#".
+    communication_names
+        Regular expressions, on names in lower case, of kernels that communicate, beside those of the known libraries.
+    python
+        Whether to keep the rows of Python functions (`with_stack=True`), often nine tenths of a file.
+    partial
+        Whether a file that is malformed before its end is read up to there.
     executor
-        Reads the files of a run side by side, for example a `ProcessPoolExecutor`; in this process by default.
+        Reads the files of a run side by side, for example a `ProcessPoolExecutor`; in this process by default. For more ranks
+        than fit into memory use `summarize_ranks`.
+    parser
+        "auto", "msgspec" or "numba" (needs `perfnb[fast]`): the tables are the same; "auto" takes numba for large files.
 
     Returns
     -------
     Run
-        Tables steps, phases, host_ops, device_ops and collectives; times in microseconds since the run's first event. Its
-        config is that of a config.json beside the first trace, if there is one.
+        Tables steps, phases, host_ops, device_ops, collectives and allocations; times in microseconds since the run's first
+        event. Its config is that of a config.json beside the first trace, if there is one.
 
     Raises
     ------
     TraceFormatError
-        If a file is no trace, is damaged or cut off, or a folder holds no trace.
+        If a file is no trace or is malformed before its end, or a folder holds no trace.
     RankConflictError
-        If two files have the same rank.
+        If two files have the same rank, or belong to different jobs.
+
+    Warns
+    -----
+    TruncatedTraceWarning
+        If a file ends early.
 
     Examples
     --------
@@ -67,97 +83,69 @@ def read_kineto(path: str | PathLike[str], *more: str | PathLike[str], executor:
     >>> run.ranks
     (0,)
     """
-    files, skippable = _files([Path(each) for each in (path, *more)])
-    raws, skipped = _read_all(files, skippable, executor)
-    notes: list[str] = []
-    paths, keys = [raw.path for raw in raws], [raw.keys for raw in raws]
+    files, skippable = trace_files([path, *more])
+    options = Options(tuple(step_names), tuple(communication_names), python, partial, parser)
+    read, skipped = _read_all(files, skippable, options, executor)
+    return joined(read, skipped)
+
+
+def joined(read: Sequence[OneRank], skipped: Sequence[str] = ()) -> Run:
+    """One run of the files of all its ranks."""
+    paths, keys = [each.path for each in read], [each.keys for each in read]
     ranks, assumed = ranks_of(paths, keys)
-    notes += [assumed] if assumed else []
-    origin = min(int(raw.start_ns.min()) for raw in raws)
-    ordered = sorted(zip(ranks, raws, strict=True), key=lambda pair: pair[0])
-    host = [classify.host_ops(raw, rank, origin) for rank, raw in ordered]
-    device = [classify.device_ops(raw, rank, origin) for rank, raw in ordered]
-    found = [classify.steps(each, rank) for each, (rank, _) in zip(host, ordered, strict=True)]
-    steps = [frame for frame, _ in found]
-    notes += [note for _, note in found if note]
-    config, skipped = _config(paths[0], skipped)
-    notes += skipped
-    for raw in raws:
-        notes += _notes(raw)
-    tables_of = {
-        "steps": steps,
-        "phases": [phases(each, own) for each, own in zip(host, steps, strict=True)],
-        "host_ops": host,
-        "device_ops": device,
-        "collectives": [collectives(ours, theirs) for ours, theirs in zip(device, host, strict=True)],
-    }
-    made = {name: tables.conform(name, _stacked(frames)) for name, frames in tables_of.items()}
+    notes = [assumed] if assumed else []
     world_size = world_size_of(paths, keys)
-    signals, missing = _signals(made, world_size)
+    origin = min(each.origin_ns for each in read)
+    ordered = sorted(zip(ranks, read, strict=True), key=lambda pair: pair[0])
+    placed = [shifted(one, rank, origin) for rank, one in ordered]
+    made = {name: tables.conform(name, _stacked([frames[name] for frames in placed])) for name in placed[0]}
+    config, left = _config(paths[0], skipped)
+    notes += left
+    for _, one in ordered:
+        notes += one.notes
+        if one.cut_sentence:
+            warnings.warn(one.cut_sentence, TruncatedTraceWarning, stacklevel=3)
+    signals, missing = signals_of(made, world_size)
     return Run(
-        steps=made["steps"],
-        phases=made["phases"],
-        host_ops=made["host_ops"],
-        device_ops=made["device_ops"],
-        collectives=made["collectives"],
+        **made,
         config=config,
-        machine=_machine(raws),
+        machine=_machine(read),
         signals=signals,
         missing=missing,
         notes=tuple(notes),
         world_size=world_size,
-        source=tuple(raw.path.name for _, raw in ordered),
+        source=tuple(one.path.name for _, one in ordered),
     )
 
 
-def _files(paths: Sequence[Path]) -> tuple[list[Path], frozenset[Path]]:
-    """Files to read, and those among them that may be skipped because a folder merely holds them."""
-    files: list[Path] = []
-    found: set[Path] = set()
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(each for each in path.iterdir() if each.name.endswith(_SUFFIXES) and each.is_file())
-            if not inside:
-                others = ", ".join(sorted(each.name for each in path.iterdir())[:6]) or "nothing"
-                message = (
-                    f"folder {path.name or path} holds no *.json or *.json.gz file (it holds {others}): name a folder of traces"
-                )
-                raise TraceFormatError(message)
-            found.update(inside)
-            files += inside
-        elif path.exists():
-            files.append(path)
-        else:
-            message = f"{path} does not exist"
-            raise TraceFormatError(message)
-    return list(dict.fromkeys(files)), frozenset(found)
-
-
-def _read_all(files: Sequence[Path], skippable: frozenset[Path], executor: Executor | None) -> tuple[list[RawTrace], list[str]]:
-    answers: Iterable[RawTrace | NotATraceError] = executor.map(_read_one, files) if executor else map(_read_one, files)
-    raws: list[RawTrace] = []
+def _read_all(
+    files: Sequence[Path], skippable: frozenset[Path], options: Options, executor: Executor | None
+) -> tuple[list[OneRank], list[str]]:
+    one = bound(_read_or_say, options=options)
+    answers: Iterable[OneRank | NotATraceError] = executor.map(one, files) if executor else map(one, files)
+    read: list[OneRank] = []
     skipped: list[str] = []
     for file, answer in zip(files, answers, strict=True):
-        if isinstance(answer, RawTrace):
-            raws.append(answer)
+        if isinstance(answer, OneRank):
+            read.append(answer)
         elif file in skippable:
             skipped.append(f"skipped {answer.name}: {answer.what}")
         else:
             raise answer
-    if not raws:
+    if not read:
         message = f"no profiler trace in {', '.join(sorted({file.parent.name for file in files}))}: " + "; ".join(skipped)
         raise TraceFormatError(message)
-    return raws, skipped
+    return read, skipped
 
 
-def _read_one(file: Path) -> RawTrace | NotATraceError:
+def _read_or_say(file: Path, options: Options) -> OneRank | NotATraceError:
     try:
-        return read_rows(file)
+        return read_one(file, options)
     except NotATraceError as error:
         return error
 
 
-def _config(trace: Path, skipped: list[str]) -> tuple[Mapping[str, Any], list[str]]:
+def _config(trace: Path, skipped: Sequence[str]) -> tuple[Mapping[str, Any], list[str]]:
     """The training's config where a config.json lies beside the trace, and the notes on skipped files without that one."""
     try:
         config = config_beside(trace, {})
@@ -172,19 +160,16 @@ def _stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     if len(filled) <= 1:
         return filled[0] if filled else frames[0]
     texts = [name for name in filled[0].columns if any(isinstance(frame[name].dtype, pd.CategoricalDtype) for frame in filled)]
-    joined = {name: pd.api.types.union_categoricals([frame[name].astype("category") for frame in filled]) for name in texts}
+    together = {
+        name: pd.api.types.union_categoricals([frame[name].astype("category") for frame in filled], sort_categories=True)
+        for name in texts
+    }
     rest = pd.concat([frame.drop(columns=texts) for frame in filled], ignore_index=True)
-    return rest.assign(**joined)
+    return rest.assign(**together)
 
 
-def _notes(raw: RawTrace) -> list[str]:
-    """One sentence on what a file holds that no table does."""
-    left_out = ", ".join(f"{count:,} {_LEFT_OUT.get(kind, kind)}" for kind, count in sorted(raw.counts.items()))
-    return [f"{raw.path.name}: left out {left_out}"] if left_out else []
-
-
-def _machine(raws: Sequence[RawTrace]) -> Machine:
-    listed = raws[0].keys.get("deviceProperties")
+def _machine(read: Sequence[OneRank]) -> Machine:
+    listed = read[0].keys.get("deviceProperties")
     devices = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
     return Machine(
         devices=tuple(str(each.get("name", "")) for each in devices),
@@ -192,25 +177,3 @@ def _machine(raws: Sequence[RawTrace]) -> Machine:
             size if isinstance(size := each.get("totalGlobalMem"), int) and 0 <= size < _LARGEST else 0 for each in devices
         ),
     )
-
-
-def _signals(made: dict[str, pd.DataFrame], world_size: int | None) -> tuple[frozenset[str], dict[str, Any]]:
-    """What was recorded, and for what was not, why."""
-    host, device, steps = made["host_ops"], made["device_ops"], made["steps"]
-    missing: dict[str, str] = {}
-    if device.empty:
-        missing["device_ops"] = "the trace holds no kernel, copy or memset: a CPU job, or CUDA activities were not recorded"
-    if not host["category"].isin(["operator", "annotation"]).any():
-        missing["host_ops"] = "the trace holds no host operator: record with ProfilerActivity.CPU as well"
-    if steps.empty:
-        missing["steps"] = "no ProfilerStep ranges: call prof.step() once per iteration inside torch.profiler.profile(...)"
-    if made["phases"].empty:
-        missing["phases"] = missing.get("steps", missing.get("host_ops", "no step was recorded"))
-    elif made["phases"].loc[made["phases"]["phase"].eq("other"), "wall_us"].isna().all():
-        missing["phases.other"] = "no backward functions in the steps, so forward and the rest cannot be told apart"
-    if not host["name"].astype(object).str.contains(classify.LOADER_PATTERN).any():
-        missing["loader"] = "no DataLoader range in the trace: batches come from something else, or CPU activity was not recorded"
-    if made["collectives"].empty and (world_size or 0) > 1:
-        missing["collectives"] = f"the job has {world_size} ranks, but no communication was recognised in the trace"
-    known = {name for name, frame in made.items() if not frame.empty} | {"collectives", "loader", "phases.other"}
-    return frozenset(known - missing.keys()), missing

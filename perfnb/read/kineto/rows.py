@@ -11,7 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfnb.errors import PerfnbError, TraceFormatError
-from perfnb.read.kineto.columns import COMPLETE, HEAD, INTEGERS, MEMORY, TEXTS, Batch, Int64s, Parser, TextColumn, integer_of, settled
+from perfnb.read.kineto.columns import (
+    COMPLETE,
+    HEAD,
+    INTEGERS,
+    MEMORY,
+    TEXTS,
+    Batch,
+    Int64s,
+    Parser,
+    TextColumn,
+    integer_of,
+    settled,
+)
 from perfnb.read.kineto.events import Cut, TraceFile
 from perfnb.read.kineto.structs import StructParser
 

@@ -1,0 +1,105 @@
+"""The compiled part of the event scanner: strict JSON by position, distinct texts, rows. Only `scanner` imports it: it imports numba.
+
+All of it is one file because numba's cache notices changes of the file of the function it keeps, not of what that one calls.
+
+A function that reads returns the position after what it read, or `~position` (which is negative) of the byte that it did not take.
+The text ends in a zero byte, as every `bytes` of CPython does, which nothing takes: only jumps over several bytes need its length.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+from perfnb.read.kineto.stamps import MISSING
+
+MORE, END, ODD, NEW_CATEGORY, GROW, FULL = range(6)
+HOST, DEVICE, SKIP, UNKNOWN = 0, 1, 2, -1
+MEMORY_GROUP = 4
+PH, CAT, NAME, PID, TID, TS, DUR, ARGS = range(8)
+HEAD_KEYS = 8
+START, DURATION = -2, -1  # columns of what has to be settled in Python, beside those of `INTEGERS`
+FIX_FIELDS = 4
+MOST_TOKENS = 24  # of one entry
+
+_MISSING = int(MISSING)
+_DEEPEST = 60
+_WIDTH = 16
+_SAFE_DIGITS, _DECIMALS, _WIDEST_STAMP = 15, 3, 20  # see stamps.py
+_PLAIN_DIGITS, _WIDEST_NUMBER = 18, 40
+_QUOTE, _BACKSLASH, _COMMA, _COLON, _MINUS, _PLUS, _POINT, _ZERO, _NINE = b'"\\,:-+.09'
+_OPEN, _CLOSE, _OPEN_LIST, _CLOSE_LIST, _SPACE, _TAB, _LINE, _RETURN = b"{}[] \t\n\r"
+_A, _B, _C, _D, _E, _F, _G, _H, _I, _M, _N, _P, _R, _S, _T, _U, _X = b"abcdefghimnprstuX"
+_UPPER_D, _UPPER_E, _UPPER_F = b"DEF"
+_SLASH = ord("/")
+_LITERALS = np.array([b"true", b"false", b"null"])
+_MEMORY_NAME = np.frombuffer(b'"[memory]"', dtype=np.uint8)
+_HASH_START, _HASH_FACTOR, _HASH_SHIFT = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93), np.uint64(32)
+
+
+def clear_bytes(text: Any, i: int) -> int:
+    """How many of the next 16 bytes stand before a quote, a backslash or a control character."""
+    for k in range(_WIDTH):
+        if text[i + k] < _SPACE or text[i + k] == _QUOTE or text[i + k] == _BACKSLASH:
+            return k
+    return _WIDTH
+
+
+def word(text: Any, i: int) -> Any:
+    """The next eight bytes as one number."""
+    return np.frombuffer(text[i : i + 8].tobytes(), dtype=np.uint64)[0]
+
+
+def byte(text: Any, i: int) -> Any:
+    """A byte of the text; the zero byte after it too."""
+    return text[i]
+
+
+def _pointer(context: Any, builder: Any, signature: Any, arguments: Any, kind: Any) -> Any:
+    array = context.make_array(signature.args[0])(context, builder, arguments[0])
+    return builder.bitcast(cgutils.gep_inbounds if False else builder.gep(array.data, [arguments[1]]), kind.as_pointer())
+
+
+@intrinsic
+def _clear_bytes(typing: Any, text: Any, i: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector = ir.VectorType(ir.IntType(8), _WIDTH)
+        read = builder.load(_pointer(context, builder, signature, arguments, vector), align=1)
+
+        def all_of(value: int) -> Any:
+            return ir.Constant(vector, [value] * _WIDTH)
+
+        found = builder.icmp_unsigned("<", read, all_of(_SPACE))
+        for value in (_QUOTE, _BACKSLASH):
+            found = builder.or_(found, builder.icmp_unsigned("==", read, all_of(value)))
+        bits = builder.zext(builder.bitcast(found, ir.IntType(_WIDTH)), ir.IntType(64))
+        bits = builder.or_(bits, ir.Constant(ir.IntType(64), 1 << _WIDTH))
+        return builder.cttz(bits, ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(text, types.int64), generate
+
+
+@intrinsic
+def _word(typing: Any, text: Any, i: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_pointer(context, builder, signature, arguments, ir.IntType(64)), align=1)
+
+    return types.uint64(text, types.int64), generate
+
+
+@intrinsic
+def _byte(typing: Any, text: Any, i: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_pointer(context, builder, signature, arguments, ir.IntType(8)))
+
+    return types.uint8(text, types.int64), generate
+
+
+overload(clear_bytes)(lambda text, i: lambda text, i: _clear_bytes(text, i))
+overload(word)(lambda text, i: lambda text, i: _word(text, i))
+overload(byte)(lambda text, i: lambda text, i: _byte(text, i))
