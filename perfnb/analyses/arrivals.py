@@ -111,7 +111,7 @@ def arrivals_of(run: Run, matched: MatchedCalls) -> pd.DataFrame:
     transfer = np.repeat(np.minimum.reduceat(duration, first) if len(first) else nobody, sizes)
     came_last = np.where(start == latest, ranks, np.iinfo(np.int64).max)
     last = np.repeat(np.minimum.reduceat(came_last, first) if len(first) else np.empty(0, dtype=np.int64), sizes)
-    found = rows.drop(columns="row").assign(
+    found = rows.assign(
         step=_steps(run, rows["row"].to_numpy(), first, sizes),
         bytes=calls["bytes"].array,
         start_us=start,

@@ -29,7 +29,7 @@ COPY_COLUMNS: Final = (
 MEMSET: Final = "memset"
 """Direction of a memset: it copies nothing."""
 
-# Kineto, libkineto/src/ActivityType and CuptiActivity.cpp: "Memcpy HtoD (Pageable -> Device)", "Memset (Device)"; roctracer: "CopyHostToDevice".
+# Kineto, libkineto/src/cupti_strings.cpp: "Memcpy HtoD (Pageable -> Device)", "Memset (Device)"; roctracer: "CopyHostToDevice".
 _DIRECTION: Final = re.compile(r"\b([HDAP]to[HDAP])\b|Copy(Host|Device|Peer)To(Host|Device|Peer)", re.IGNORECASE)
 _HOST_MEMORY: Final = re.compile(r"\b(Pageable|Pinned)\b")
 _LINE: Final = ["rank", "device", "direction"]
@@ -65,10 +65,12 @@ def copies(run: Run) -> pd.DataFrame:
     """
     ops = run.device_ops
     names = ops["name"].astype("category").cat
-    directions = pd.array([_direction(str(name)) for name in names.categories], dtype="string")
-    memories = pd.array([_host_memory(str(name)) for name in names.categories], dtype="string")
+    texts = [str(name) for name in names.categories]
+    directions = pd.Series([_direction(name) for name in texts], dtype="string").array
+    memories = pd.Series([_host_memory(name) for name in texts], dtype="string").array
     code = names.codes.to_numpy()
-    between_devices = ops["kind"].eq("communication").to_numpy(dtype=bool) & np.isin(code, np.flatnonzero(directions == "PtoP"))
+    is_peer = np.array([_direction(name) == "PtoP" for name in texts] + [False])[code]  # code -1: no name
+    between_devices = ops["kind"].eq("communication").to_numpy(dtype=bool) & is_peer
     rows = np.flatnonzero(ops["kind"].isin(["copy", "memset"]).to_numpy() | between_devices)
     own = ops.iloc[rows]
     memset = own["kind"].eq("memset").to_numpy(dtype=bool)
@@ -153,13 +155,13 @@ def copy_bandwidth(copied: pd.DataFrame) -> pd.DataFrame:
         rate, one = own["bytes_per_s"].to_numpy(), np.ones(len(own))
         time, count = running(moments, np.concatenate([one, -one]))
         rates = running(moments, np.concatenate([rate, -rate]))[1]
-        rank, device, direction = key if isinstance(key, tuple) else (key, -1, pd.NA)
+        rank, device, direction = key
         frames.append(
             pd.DataFrame(
                 {
                     "rank": rank,
                     "device": device,
-                    "direction": pd.array([direction] * len(time), dtype="string"),
+                    "direction": pd.Series([direction] * len(time), dtype="string"),
                     "time_us": time,
                     "operations": count.astype(np.int64),
                     "bytes_per_s": np.where(count > 0, np.maximum(rates, 0.0), 0.0),  # a sum of floats never returns to 0
@@ -196,7 +198,7 @@ def copy_bandwidth_summary(bandwidth: pd.DataFrame) -> pd.DataFrame:
             "median_bytes_per_s": quantile_over_time(rate, lasted, 0.5),
             "max_bytes_per_s": float(rate.max()),
         }
-        rows.append(dict(zip(_LINE, key if isinstance(key, tuple) else (key,), strict=True)) | measures)
+        rows.append(dict(zip(_LINE, key, strict=True)) | measures)
     return pd.DataFrame(rows, columns=[*_LINE, "busy_us", "mean_bytes_per_s", "median_bytes_per_s", "max_bytes_per_s"])
 
 

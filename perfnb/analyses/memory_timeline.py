@@ -83,7 +83,7 @@ def memory_peaks(timeline: pd.DataFrame) -> pd.DataFrame:
         gap = (total - own["since_start_bytes"] - own["baseline_bytes"]).dropna()
         highest = total.to_numpy(dtype=float, na_value=np.nan)
         rows.append(
-            dict(zip(_MEMORY, key if isinstance(key, tuple) else (key,), strict=True))
+            dict(zip(_MEMORY, key, strict=True))
             | {
                 "allocations": int(own["bytes"].gt(0).sum()),
                 "frees": int(own["bytes"].lt(0).sum()),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from perfnb import text
 from perfnb.analyses.arrivals import arrivals_of, summary_of
-from perfnb.analyses.matched_calls import matched_calls
+from perfnb.analyses.matched_calls import MatchedCalls, matched_calls
 from perfnb.run import Run
 
 SMALLEST_SHARE: Final = 0.01
@@ -98,7 +98,7 @@ def _answer(run: Run) -> _Answer:
     matched = matched_calls(run)
     found = arrivals_of(run, matched)
     looked_at = summary_of(run, matched)
-    caused, basis = _caused(run, found)
+    caused, basis = _caused(run, found, matched)
     chosen = caused["step_share"].gt(SMALLEST_SHARE)
     often = caused["steps_over"].gt(caused["steps"] / 2) | caused["steps"].lt(FEWEST_STEPS)
     late = caused[chosen & often].sort_values("caused_us", ascending=False, ignore_index=True)
@@ -120,22 +120,22 @@ def _answer(run: Run) -> _Answer:
     return _Answer(caused, late, f"{verdict} {basis} {looked_at}")
 
 
-def _caused(run: Run, found: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+def _caused(run: Run, found: pd.DataFrame, matched: MatchedCalls) -> tuple[pd.DataFrame, str]:
     """Table `caused_waits`, and the steps that it rests on in words."""
     ranks, last = np.unique(found["rank"].to_numpy()), found["last_rank"].to_numpy()
     if not len(found):
-        return pd.DataFrame(columns=list(CAUSED_COLUMNS)).astype(dict.fromkeys(("caused_us", "step_share"), "float64")), ""
+        return pd.DataFrame(columns=list(CAUSED_COLUMNS), dtype="float64"), ""
     window, numbers, durations, basis = _windows(run, found)
     chosen = window >= 0
     if not chosen.any():
-        return pd.DataFrame(columns=list(CAUSED_COLUMNS)), basis
+        return pd.DataFrame(columns=list(CAUSED_COLUMNS), dtype="float64"), basis
     culprit, shape = np.searchsorted(ranks, last), (len(durations), len(ranks))
     cell = (window * len(ranks) + culprit)[chosen]
     waits = found["wait_us"].to_numpy()[chosen]
     caused = np.bincount(cell, weights=waits, minlength=shape[0] * shape[1]).reshape(shape)
     waiting = found["call"].to_numpy()[chosen & (found["wait_us"].to_numpy() > 0)]
     blamed = found.iloc[np.flatnonzero(np.isin(found["call"], waiting) & chosen & (found["rank"].to_numpy() == last))]
-    held_up = caused / _peers(found, ranks)
+    held_up = caused / _peers(matched, ranks)
     total = caused.sum()
     frame = pd.DataFrame(
         {
@@ -171,11 +171,11 @@ def _windows(run: Run, found: pd.DataFrame) -> tuple[NDArray[np.int64], int, NDA
     return window, len(used), used["duration_us"].to_numpy(), basis
 
 
-def _peers(found: pd.DataFrame, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
+def _peers(matched: MatchedCalls, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
     """Number of other ranks that each rank shares a group with."""
-    members = found[["group", "clock", "call", "rank"]].drop_duplicates(["group", "clock", "rank"])
-    first_call = found.groupby(["group", "clock"], dropna=False, observed=True)["call"].transform("min")
-    sets = found.assign(first=first_call)[["first", "rank"]].drop_duplicates()
-    del members
-    pairs = sets.merge(sets, on="first")[["rank_x", "rank_y"]].drop_duplicates()
-    return np.maximum(np.bincount(np.searchsorted(ranks, pairs["rank_x"]), minlength=len(ranks)) - 1, 1)
+    rank, code = np.searchsorted(ranks, matched.rows["rank"].to_numpy()), matched.rows["group_code"].to_numpy()
+    shares = np.zeros((len(ranks), len(ranks)), dtype=bool)
+    for group in np.unique(code):
+        members = np.unique(rank[code == group])
+        shares[np.ix_(members, members)] = True
+    return np.maximum(shares.sum(axis=1) - 1, 1)

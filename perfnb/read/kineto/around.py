@@ -16,7 +16,7 @@ from perfnb.read.kineto.classify import Bools, per_name
 Rows = NDArray[np.int64]
 
 OPERATOR_PREFIXES: Final = ("c10d::", "_c10d_functional::", "symm_mem::", "record_param_comms")
-"""Operators of torch.distributed: torch/csrc/distributed/c10d (Ops.cpp, Functional.cpp, SymmetricMemory.cpp, ParamCommsUtils.hpp)."""
+"""Operators of torch.distributed: Ops.cpp, Functional.cpp, SymmetricMemory.cpp and ParamCommsUtils.hpp of torch/csrc/distributed/c10d."""
 
 _STATES_ARGUMENTS: Final = "record_param_comms"
 _STATES_TYPE: Final = re.compile(r"^(?:(?:nccl|rccl):|_?c10d(?:_functional)?::)")

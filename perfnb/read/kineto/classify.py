@@ -86,7 +86,7 @@ def device_ops(raw: RawTrace, rank: int, origin_ns: int, communication: Callable
     """
     rows = _sorted(raw, raw.complete[per_value(raw.texts["category"], DEVICE_KINDS.__contains__)[raw.complete]])
     category, name = raw.texts["category"].where(rows), raw.texts["name"].where(rows)
-    kind = _mapped(category, lambda text: DEVICE_KINDS[text])
+    kind = _mapped(category, lambda text: DEVICE_KINDS.get(text, ""))
     is_kernel = per_value(kind, "compute".__eq__)
     stated = is_kernel & (raw.texts["collective"].codes[rows] >= 0)
     named = is_kernel & ~stated & per_value(name, communication)
@@ -167,7 +167,7 @@ def per_name(names: pd.Series, test: Callable[[str], object]) -> Bools:
 
 def per_value(column: TextColumn, test: Callable[[str], object]) -> Bools:
     """A test of text for each row of a column, made once per distinct text; False where there is none."""
-    return np.array([bool(test(value)) for value in column.values] + [False])[column.codes]
+    return np.array([bool(test(value)) for value in column.distinct] + [False])[column.codes]
 
 
 def nullable(values: Int64s) -> pd.arrays.IntegerArray:
@@ -202,7 +202,7 @@ def _sorted(raw: RawTrace, rows: Integers) -> Integers:
 
 def _mapped(column: TextColumn, change: Callable[[str], str]) -> TextColumn:
     """Column with each text replaced by another."""
-    changed = [change(value) for value in column.values] if len(column.codes) else []
+    changed = [change(value) for value in column.distinct] if len(column.codes) else []
     values = sorted(set(changed))
     place = np.array([values.index(value) for value in changed] + [-1], dtype=np.int32)
     return TextColumn(place[column.codes] if changed else column.codes, np.array(values, dtype=object))
@@ -210,20 +210,20 @@ def _mapped(column: TextColumn, change: Callable[[str], str]) -> TextColumn:
 
 def _masked(column: TextColumn, chosen: Bools, value: str) -> TextColumn:
     """Column in which the chosen rows have the given text."""
-    values = sorted({*column.values, value})
-    place = np.array([values.index(each) for each in column.values] + [-1], dtype=np.int32)
+    values = sorted({*column.distinct, value})
+    place = np.array([values.index(each) for each in column.distinct] + [-1], dtype=np.int32)
     return TextColumn(np.where(chosen, np.int32(values.index(value)), place[column.codes]), np.array(values, dtype=object))
 
 
 def _numbers(column: TextColumn) -> Int64s:
     """Whole numbers of texts; `MISSING` where a text is none."""
-    numbers = [int(value) if value.isdecimal() and len(value) < _LONGEST_DEVICE else MISSING for value in column.values]
+    numbers = [int(value) if value.isdecimal() and len(value) < _LONGEST_DEVICE else MISSING for value in column.distinct]
     return np.array([*numbers, MISSING], dtype=np.int64)[column.codes]
 
 
 def _shares(column: TextColumn) -> NDArray[np.float64]:
     """Percent as shares; NaN where a text is no number."""
-    shares = [_share(value) for value in column.values]
+    shares = [_share(value) for value in column.distinct]
     return np.array([*shares, np.nan])[column.codes]
 
 

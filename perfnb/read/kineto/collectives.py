@@ -61,7 +61,7 @@ def _on_device(raw: RawTrace, device: tuple[pd.DataFrame, Rows], host: tuple[pd.
         codes = raw.texts[column].codes
         found = codes[own]
         found = np.where((found == ABSENT) & (other >= 0), codes[other] if len(codes) else ABSENT, found)
-        return np.append(raw.texts[column].values, None)[found]
+        return np.append(raw.texts[column].distinct, None)[found]
 
     named = np.append(host[0]["name"].cat.categories.to_numpy(dtype=object), None)
     around = named[np.where(ranges.names[chosen] >= 0, _codes(host[0]["name"], ranges.names[chosen]), -1)]
@@ -130,7 +130,7 @@ def _types(stated: Objects, around: Objects, name: Objects) -> Objects:
     found = [
         answers.get(one) or answers.get(two) or answers.get(three) for one, two, three in zip(stated, around, name, strict=True)
     ]
-    return np.array(found + [None], dtype=object)[:-1]
+    return np.array([*found, None], dtype=object)[:-1]
 
 
 def _numbers(texts: Objects) -> Int64s:
@@ -154,7 +154,7 @@ def _members(ranks: Objects, first: Objects, stride: Objects, size: Int64s) -> O
         if key not in known:
             known[key] = _member_list(*key)
         found.append(known[key])
-    return np.array(found + [None], dtype=object)[:-1]
+    return np.array([*found, None], dtype=object)[:-1]
 
 
 def _member_list(ranks: object, first: object, stride: object, size: int) -> str | None:

@@ -177,21 +177,21 @@ class TokenDict:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextColumn:
-    """A text per row: codes into `values` (sorted, distinct), `ABSENT` where there is none."""
+    """A text per row: codes into `distinct` (sorted, distinct), `ABSENT` where there is none."""
 
     codes: Int32s
-    values: NDArray[np.object_]
+    distinct: NDArray[np.object_]
 
     def where(self, rows: Int64s | NDArray[np.intp]) -> TextColumn:
         """The given rows, in that order."""
-        return TextColumn(self.codes[rows], self.values)
+        return TextColumn(self.codes[rows], self.distinct)
 
     def categorical(self) -> pd.Categorical:
         """As pandas' categorical with only the values that occur."""
-        used = np.flatnonzero(np.bincount(self.codes[self.codes >= 0], minlength=len(self.values)))
-        place = np.full(len(self.values) + 1, ABSENT, dtype=np.int32)  # the last entry is that of ABSENT
+        used = np.flatnonzero(np.bincount(self.codes[self.codes >= 0], minlength=len(self.distinct)))
+        place = np.full(len(self.distinct) + 1, ABSENT, dtype=np.int32)  # the last entry is that of ABSENT
         place[used] = np.arange(len(used), dtype=np.int32)
-        return pd.Categorical.from_codes(place[self.codes], categories=pd.Index(self.values[used], dtype="str"))  # type: ignore[arg-type]  # pandas-stubs knows only sequences
+        return pd.Categorical.from_codes(place[self.codes], categories=pd.Index(self.distinct[used], dtype="str"))  # type: ignore[arg-type]  # pandas-stubs knows only sequences
 
 
 @dataclass

@@ -14,7 +14,6 @@ from perfnb.read.kineto import classify
 from perfnb.read.kineto.around import around
 from perfnb.read.kineto.collectives import collectives
 from perfnb.read.kineto.communication import COMPUTE_NAME, recognizer
-from perfnb.read.kineto.events import Cut
 from perfnb.read.kineto.phases import phases
 from perfnb.read.kineto.rows import ParserName, RawTrace, read_rows
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from perfnb.read.kineto.stamps import MISSING
@@ -62,7 +61,7 @@ def byte(text: Any, i: int) -> Any:
 
 def _pointer(context: Any, builder: Any, signature: Any, arguments: Any, kind: Any) -> Any:
     array = context.make_array(signature.args[0])(context, builder, arguments[0])
-    return builder.bitcast(cgutils.gep_inbounds if False else builder.gep(array.data, [arguments[1]]), kind.as_pointer())
+    return builder.bitcast(builder.gep(array.data, [arguments[1]]), kind.as_pointer())
 
 
 @intrinsic
@@ -103,3 +102,165 @@ def _byte(typing: Any, text: Any, i: Any) -> Any:
 overload(clear_bytes)(lambda text, i: lambda text, i: _clear_bytes(text, i))
 overload(word)(lambda text, i: lambda text, i: _word(text, i))
 overload(byte)(lambda text, i: lambda text, i: _byte(text, i))
+
+
+@njit
+def _white(text: Any, i: int) -> int:
+    c = byte(text, i)
+    while c <= _SPACE and (c == _SPACE or c == _LINE or c == _RETURN or c == _TAB):
+        i += 1
+        c = byte(text, i)
+    return i
+
+
+@njit
+def _is_digit(c: int) -> bool:
+    return c >= _ZERO and c <= _NINE
+
+
+@njit
+def _is_hexadecimal(c: int) -> bool:
+    return _is_digit(c) or (c >= _A and c <= _F) or (c >= _UPPER_A and c <= _UPPER_F)
+
+
+@njit
+def _special(text: Any, i: int, n: int) -> int:
+    """Position of the next quote, backslash or control character, `n` where there is none."""
+    while i + _WIDTH <= n:
+        step = clear_bytes(text, i)
+        i += step
+        if step < _WIDTH:
+            return i
+    c = byte(text, i)
+    while c >= _SPACE and c != _QUOTE and c != _BACKSLASH:
+        i += 1
+        c = byte(text, i)
+    return i
+
+
+@njit
+def _escape(text: Any, i: int) -> int:
+    """After an escape that is valid and no half of a surrogate pair."""
+    c = byte(text, i + 1)
+    if c == _U:
+        for k in range(2, 6):
+            if not _is_hexadecimal(byte(text, i + k)):
+                return ~(i + k)
+        if (byte(text, i + 2) == _D or byte(text, i + 2) == _UPPER_D) and byte(text, i + 3) > _SEVEN:
+            return ~i
+        return i + 6
+    if c == _QUOTE or c == _BACKSLASH or c == _SLASH or c == _B or c == _F or c == _N or c == _R or c == _T:
+        return i + 2
+    return ~(i + 1)
+
+
+@njit
+def _string(text: Any, i: int, n: int) -> int:
+    """After a string whose opening quote stands before `i`."""
+    while True:
+        i = _special(text, i, n)
+        c = byte(text, i)
+        if c == _QUOTE:
+            return i + 1
+        if c != _BACKSLASH:
+            return ~i
+        i = _escape(text, i)
+        if i < 0:
+            return i
+
+
+@njit
+def _key(text: Any, i: int, n: int) -> int:
+    """After a key without escapes whose opening quote stands at `i`."""
+    if byte(text, i) != _QUOTE:
+        return ~i
+    i = _special(text, i + 1, n)
+    return i + 1 if byte(text, i) == _QUOTE else ~i
+
+
+@njit
+def _after_colon(text: Any, i: int) -> int:
+    """Where the value of a key begins that ends before `i`."""
+    i = _white(text, i)
+    return _white(text, i + 1) if byte(text, i) == _COLON else ~i
+
+
+@njit
+def _digits(text: Any, i: int) -> int:
+    if not _is_digit(byte(text, i)):
+        return ~i
+    while _is_digit(byte(text, i)):
+        i += 1
+    return i
+
+
+@njit
+def _number(text: Any, i: int) -> int:
+    if byte(text, i) == _MINUS:
+        i += 1
+    i = i + 1 if byte(text, i) == _ZERO else _digits(text, i)
+    if i >= 0 and byte(text, i) == _POINT:
+        i = _digits(text, i + 1)
+    if i >= 0 and (byte(text, i) == _E or byte(text, i) == _UPPER_E):
+        i += 1
+        i = _digits(text, i + 1 if byte(text, i) == _PLUS or byte(text, i) == _MINUS else i)
+    return i
+
+
+@njit
+def _literal(text: Any, i: int) -> int:
+    for word_of in _LITERALS:
+        if byte(text, i) == word_of[0]:
+            for k in range(1, len(word_of)):
+                if byte(text, i + k) != word_of[k]:
+                    return ~(i + k)
+            return i + len(word_of)
+    return ~i
+
+
+@njit
+def _scalar(text: Any, i: int, n: int) -> int:
+    c = byte(text, i)
+    if c == _QUOTE:
+        return _string(text, i + 1, n)
+    if c == _MINUS or _is_digit(c):
+        return _number(text, i)
+    return _literal(text, i)
+
+
+@njit
+def _value(text: Any, i: int, n: int) -> int:
+    """After a value of any kind; lists and objects not deeper than `_DEEPEST`."""
+    kinds, depth = 0, 0  # a bit per level: 1 for an object
+    while True:
+        c = byte(text, i)
+        if c == _OPEN or c == _OPEN_LIST:
+            if depth == _DEEPEST:
+                return ~i
+            depth += 1
+            kinds = (kinds << 1) | (c == _OPEN)
+            i = _white(text, i + 1)
+            is_value_next = byte(text, i) != (_CLOSE if kinds & 1 else _CLOSE_LIST)
+        else:
+            i = _scalar(text, i, n)
+            is_value_next = False
+        while i >= 0 and not is_value_next:
+            if depth == 0:
+                return i
+            i = _white(text, i)
+            c = byte(text, i)
+            if c == (_CLOSE if kinds & 1 else _CLOSE_LIST):
+                depth -= 1
+                kinds >>= 1
+                i += 1
+            elif c == _COMMA:
+                i = _white(text, i + 1)
+                is_value_next = True
+            else:
+                return ~i
+        if i >= 0 and kinds & 1:
+            i = _string(text, i + 1, n) if byte(text, i) == _QUOTE else ~i
+            if i >= 0:
+                i = _after_colon(text, i)
+        if i < 0:
+            return i
