@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from perfnb.analyses.arrivals import arrivals
+from perfnb.analyses.matched_calls import matched_calls
 from perfnb.run import Run
 
 # Bus bandwidth over algorithm bandwidth for n ranks: NCCL tests, doc/PERFORMANCE.md, "Summary".
@@ -93,23 +93,24 @@ def bus_bandwidth(run: Run, reachable_bytes_per_s: float | None = None) -> pd.Da
        bus_bytes_per_s  is_lower_bound  reached_share
     0       10000000.0            True            0.5
     """
-    calls = run.collectives[run.collectives["collective"].isin(list(_FACTORS))]
-    found = arrivals(run)
-    keys = ["rank", "collective", "clock", "start_us"]
-    told = found[[*keys, "call", "transfer_us"]].drop_duplicates(keys)
-    texts = {"collective": "object", "clock": "object"}
-    joined = calls[keys].astype(texts).merge(told.astype(texts), how="left", on=keys)
-    is_matched = joined["call"].notna().to_numpy()
-    members = found.groupby("call")["rank"].nunique()
-    ranks = calls["group_size"].to_numpy(dtype="float64", na_value=np.nan)
-    ranks = np.where(np.isnan(ranks), joined["call"].map(members).to_numpy(dtype="float64"), ranks)
-    time_us = np.where(is_matched, joined["transfer_us"].to_numpy(dtype="float64"), calls["duration_us"].to_numpy())
+    table, matched = run.collectives, matched_calls(run)
+    row, first = matched.rows["row"].to_numpy(), matched.first_rows
+    sizes = np.diff(np.append(first, len(row)))
+    call, ranks = np.full(len(table), -1), table["group_size"].to_numpy(dtype="float64", na_value=np.nan)
+    time_us = table["duration_us"].to_numpy().copy()
+    if len(first):  # durations need no common clock
+        call[row] = matched.rows["call"].to_numpy()
+        ranks[row] = np.where(np.isnan(ranks[row]), np.repeat(sizes, sizes), ranks[row])
+        time_us[row] = np.repeat(np.minimum.reduceat(time_us[row], first), sizes)
+    chosen = table["collective"].isin(list(_FACTORS)).to_numpy(dtype=bool)
+    calls, call, ranks, time_us = table[chosen], call[chosen], ranks[chosen], time_us[chosen]
+    is_matched = call >= 0
     kind, size = calls["collective"].astype(object), _size_bytes(calls, ranks)
     factor = np.select([kind.eq(name).to_numpy() for name in _FACTORS], [of(ranks) for of in _FACTORS.values()], np.nan)
     usable = (time_us > 0) & (ranks > 1)
     algorithm = np.where(usable, size / np.where(usable, time_us, 1.0) * 1e6, np.nan)
     frame = calls[["rank", "group", "sequence", "collective"]].assign(
-        call=joined["call"].astype("Int64").array,
+        call=pd.arrays.IntegerArray(call, ~is_matched),
         group_size=pd.array(ranks, dtype="Float64").astype("Int64"),
         size_bytes=size,
         size_class=np.exp2(np.floor(np.log2(np.where(size > 0, size, np.nan)))),

@@ -158,21 +158,22 @@ class TokenDict:
     """Tokens in a Python dictionary."""
 
     def __init__(self) -> None:
-        self._codes: dict[bytes, int] = {}
+        self._codes: dict[bytes, int] = {b"": ABSENT}
 
     def code(self, token: bytes) -> int:
-        """Number of a JSON value; a new one gets the next number."""
-        return self._codes.setdefault(token, len(self._codes))
+        """Number of a JSON value; a new one gets the next number, an empty one is `ABSENT`."""
+        return self._codes.setdefault(token, len(self._codes) - 1)
 
     def codes(self, values: Sequence[bytes]) -> Int32s:
-        """Numbers of many values; an empty one is `ABSENT`."""
-        codes = self._codes
-        known = (codes.setdefault(value, len(codes)) if value else ABSENT for value in values)
-        return np.fromiter(known, dtype=np.int32, count=len(values))
+        """Numbers of many values."""
+        found = list(map(self._codes.get, values))
+        if None in found:
+            found = list(map(self.code, values))
+        return np.array(found, dtype=np.int32)
 
     def tokens(self) -> Sequence[bytes]:
         """Values by number."""
-        return list(self._codes)
+        return list(self._codes)[1:]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

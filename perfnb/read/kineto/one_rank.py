@@ -101,13 +101,14 @@ def read_one(path: Path, options: Options) -> OneRank:
 def shifted(one: OneRank, rank: int, origin_ns: int) -> dict[str, pd.DataFrame]:
     """Tables of a file with its rank, in microseconds since the given origin."""
     later = one.origin_ns - origin_ns
-    return {name: _placed(frame, rank, later) for name, frame in one.frames.items()}
+    return {name: placed(frame, rank, later) for name, frame in one.frames.items()}
 
 
-def _placed(frame: pd.DataFrame, rank: int, later_ns: int) -> pd.DataFrame:
+def placed(frame: pd.DataFrame, rank: int, later_ns: int) -> pd.DataFrame:
+    """Rows of one rank with its number, on a clock that began the given time before its own."""
     times = [name for name in ("start_us", "time_us") if name in frame.columns] if later_ns else []
     moved = {name: classify.microseconds(np.rint(frame[name].to_numpy() * 1000).astype(np.int64) + later_ns) for name in times}
-    return frame.assign(rank=rank, **moved) if rank or moved else frame
+    return frame.assign(rank=rank, **moved) if len(frame) else frame
 
 
 def _by_operator(device: pd.DataFrame, is_distributed: classify.Bools) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from perfnb.intervals import EMPTY, Intervals, clip, joined, subtract, union
-from perfnb.read.kineto.classify import LOADER_PATTERN
+from perfnb.read.kineto.classify import LOADER_PATTERN, per_name
 
 PHASES: Final = ("data", "forward", "backward", "communication", "optimizer", "other")
 _BACKWARD: Final = "autograd::engine::evaluate_function"  # torch/csrc/autograd/engine.cpp
@@ -46,15 +47,15 @@ def phases(host: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=["rank", "step", "phase", "wall_us"])
     process, thread = _thread_of_steps(host, steps)
     own = host[host["process"].eq(process)]
-    name = own["name"].astype(object)
+    name = own["name"]
     on_thread = own["thread"].eq(thread).to_numpy()
     chosen = {
-        "data": name.str.contains(LOADER_PATTERN).to_numpy() & on_thread,
-        "optimizer": name.str.startswith(_OPTIMIZER).to_numpy() & on_thread,
-        "library": name.str.contains(_LIBRARY_RANGE).to_numpy(),
-        "backward": name.str.startswith(_BACKWARD).to_numpy(),
-        "distributed": name.str.startswith(_DISTRIBUTED_FORWARD).to_numpy() & on_thread,
-        "operator": own["category"].eq("operator").to_numpy() & on_thread,
+        "data": per_name(name, re.compile(LOADER_PATTERN).search) & on_thread,
+        "optimizer": per_name(name, lambda text: text.startswith(_OPTIMIZER)) & on_thread,
+        "library": per_name(name, re.compile(_LIBRARY_RANGE).search),
+        "backward": per_name(name, lambda text: text.startswith(_BACKWARD)),
+        "distributed": per_name(name, lambda text: text.startswith(_DISTRIBUTED_FORWARD)) & on_thread,
+        "operator": per_name(own["category"], "operator".__eq__) & on_thread,
     }
     start = own["start_us"].to_numpy()
     end = start + own["duration_us"].to_numpy()

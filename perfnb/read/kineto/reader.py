@@ -98,7 +98,7 @@ def joined(read: Sequence[OneRank], skipped: Sequence[str] = ()) -> Run:
     origin = min(each.origin_ns for each in read)
     ordered = sorted(zip(ranks, read, strict=True), key=lambda pair: pair[0])
     placed = [shifted(one, rank, origin) for rank, one in ordered]
-    made = {name: tables.conform(name, _stacked([frames[name] for frames in placed])) for name in placed[0]}
+    made = {name: tables.conform(name, stacked([frames[name] for frames in placed])) for name in placed[0]}
     config, left = _config(paths[0], skipped)
     notes += left
     for _, one in ordered:
@@ -154,8 +154,8 @@ def _config(trace: Path, skipped: Sequence[str]) -> tuple[Mapping[str, Any], lis
     return config, [note for note in skipped if not (config and note.startswith(f"skipped {CONFIG_NAME}:"))]
 
 
-def _stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Frames of all ranks one below the other; categoricals get the union of their categories."""
+def stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of all ranks one below the other; categoricals get the union of their categories."""
     filled = [frame for frame in frames if len(frame)]
     if len(filled) <= 1:
         return filled[0] if filled else frames[0]

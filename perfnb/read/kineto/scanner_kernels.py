@@ -31,13 +31,11 @@ _DEEPEST = 60
 _WIDTH = 16
 _SAFE_DIGITS, _DECIMALS, _WIDEST_STAMP = 15, 3, 20  # see stamps.py
 _PLAIN_DIGITS, _WIDEST_NUMBER = 18, 40
-_QUOTE, _BACKSLASH, _COMMA, _COLON, _MINUS, _PLUS, _POINT, _ZERO, _NINE = b'"\\,:-+.09'
-_OPEN, _CLOSE, _OPEN_LIST, _CLOSE_LIST, _SPACE, _TAB, _LINE, _RETURN = b"{}[] \t\n\r"
-_A, _B, _C, _D, _E, _F, _G, _H, _I, _M, _N, _P, _R, _S, _T, _U, _X = b"abcdefghimnprstuX"
-_UPPER_D, _UPPER_E, _UPPER_F = b"DEF"
-_SLASH = ord("/")
-_LITERALS = np.array([b"true", b"false", b"null"])
-_MEMORY_NAME = np.frombuffer(b'"[memory]"', dtype=np.uint8)
+_QUOTE, _BACKSLASH, _SLASH, _COMMA, _COLON, _MINUS, _PLUS, _POINT, _ZERO, _SEVEN, _NINE = b'"\\/,:-+.079'
+_OPEN, _CLOSE, _OPEN_LIST, _CLOSE_LIST, _SPACE, _TAB, _LINE, _RETURN, _DELETE = b"{}[] \t\n\r\x7f"
+_A, _B, _C, _D, _E, _F, _N, _P, _R, _T, _U = b"abcdefnprtu"
+_UPPER_A, _UPPER_D, _UPPER_E, _UPPER_F, _UPPER_X = b"ADEFX"
+_TRUE, _FALSE, _NULL, _MEMORY_NAME = (np.frombuffer(each, np.uint8) for each in (b"true", b"false", b"null", b'"[memory]"'))
 _HASH_START, _HASH_FACTOR, _HASH_SHIFT = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93), np.uint64(32)
 
 
@@ -209,13 +207,12 @@ def _number(text: Any, i: int) -> int:
 
 @njit
 def _literal(text: Any, i: int) -> int:
-    for word_of in _LITERALS:
-        if byte(text, i) == word_of[0]:
-            for k in range(1, len(word_of)):
-                if byte(text, i + k) != word_of[k]:
-                    return ~(i + k)
-            return i + len(word_of)
-    return ~i
+    c = byte(text, i)
+    letters = _TRUE if c == _T else _FALSE if c == _F else _NULL
+    for k in range(len(letters)):
+        if byte(text, i + k) != letters[k]:
+            return ~(i + k)
+    return i + len(letters)
 
 
 @njit
@@ -264,3 +261,29 @@ def _value(text: Any, i: int, n: int) -> int:
                 i = _after_colon(text, i)
         if i < 0:
             return i
+
+
+@njit
+def _head_key(text: Any, i: int, length: int) -> int:
+    """Number of a key of an event (`HEAD_KEYS`), -1 for another one."""
+    for key in range(HEAD_KEYS):
+        letters = _HEAD[key]
+        if letters[0] == length and letters[1] == byte(text, i) and letters[2] == byte(text, i + 1):
+            if length == 2 or (letters[3] == byte(text, i + 2) and (length == 3 or letters[4] == byte(text, i + 3))):
+                return key
+    return -1
+
+
+@njit
+def _argument_key(text: Any, i: int, length: int, layout: Any) -> int:
+    """Number of a key of the arguments, -1 for one that no column asks for."""
+    if length == 0:
+        return -1
+    place = (length + 4 * int(byte(text, i)) + int(byte(text, i + length - 1))) & (len(layout.places) - 1)
+    while layout.places[place] >= 0:
+        key = layout.places[place]
+        begin = layout.key_begins[key]
+        if layout.key_begins[key + 1] - begin == length and _is_same(text, i, layout.keys, begin, length):
+            return key
+        place = (place + 1) & (len(layout.places) - 1)
+    return -1

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from perfnb.errors import EXPORT_HINT, TraceFormatError
 
-PIECE_BYTES: Final = 4 << 20
+PIECE_BYTES: Final = 1 << 20  # of text: what is decoded at a time stays in the cache of a core
 PROGRESS_FROM_BYTES: Final = 4 << 20  # of the file as stored: smaller ones are read in well under a second
 
 _ISAL_ERROR: Final = cast("type[Exception]", isal_zlib.error)

@@ -56,7 +56,9 @@ def nanoseconds(stamps: Sequence[bytes]) -> NDArray[np.int64]:
     odd |= (decimals > _DECIMALS) | (whole_digits > _SAFE_DIGITS + (characters[:, 0] < _NINE))
     value *= 10 ** (_DECIMALS - np.minimum(decimals, _DECIMALS))
     value[negative] *= -1
-    for row in np.flatnonzero(odd).tolist():
+    absent = characters[:, 0] == _END
+    value[absent] = MISSING
+    for row in np.flatnonzero(odd & ~absent).tolist():
         value[row] = _slowly(stamps[row])
     return value
 

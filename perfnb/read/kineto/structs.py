@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import compress
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from perfnb.read.kineto.columns import (
+    ABSENT,
     COMPLETE,
     HEAD,
     INTEGERS,
@@ -49,7 +54,7 @@ class Entry(msgspec.Struct, gc=False):
 
 def _arguments(name: str, integers: Iterable[str], texts: Iterable[str]) -> type[msgspec.Struct]:
     """Struct with one field for each key of the given columns, named as the key."""
-    columns = [(key, Any, None) for column in integers for key in INTEGERS[column]]
+    columns = [(key, Any, MISSING) for column in integers for key in INTEGERS[column]]
     columns += [(key, msgspec.Raw, _RAW) for column in texts for key in TEXTS[column]]
     fields = [
         (f"f{number}", kind, msgspec.field(name=key, default=default)) for number, (key, kind, default) in enumerate(columns)
@@ -71,37 +76,34 @@ class _Group:
 
     def __init__(self, name: str, integers: Sequence[str], texts: Sequence[str]) -> None:
         struct = _arguments(name, integers, texts)
-        self._decode_all: Callable[[bytes], list[Any]] = msgspec.json.Decoder(list[struct | None]).decode  # type: ignore[valid-type]  # made above
-        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(struct | None).decode
+        self._decode_all: Callable[[bytes], list[Any]] = msgspec.json.Decoder(list[struct]).decode  # type: ignore[valid-type]  # made above
+        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(struct).decode
         self._decode_keys: Callable[[bytes], Any] = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
         keys = iter(struct.__struct_fields__)
         self.integers = [(list(INTEGERS).index(column), [next(keys) for _ in INTEGERS[column]]) for column in integers]
         self.texts = [(len(HEAD) + list(TEXTS).index(column), [next(keys) for _ in TEXTS[column]]) for column in texts]
 
-    def fill(self, batch: Batch, rows: Sequence[int], arguments: Sequence[bytes], tokens: TokenDict) -> None:
+    def fill(self, batch: Batch, index: NDArray[np.intp], arguments: Sequence[bytes], tokens: TokenDict) -> None:
         """Write the columns of the given rows."""
-        if not rows:
-            return
-        index = np.asarray(rows, dtype=np.intp)
         values = self._values(arguments)
         for row, keys in self.integers:
-            batch.integers[row, index] = _integers([getattr(each, keys[0], None) for each in values])
+            batch.integers[row, index] = _integers(list(map(attrgetter(keys[0]), values)))
         for row, keys in self.texts:
-            found = [getattr(each, keys[0], _RAW) for each in values]
+            found = list(map(attrgetter(keys[0]), values))
             for other in keys[1:]:
-                found = [each or getattr(value, other, _RAW) for each, value in zip(found, values, strict=True)]
-            batch.texts[row, index] = tokens.codes([bytes(each) for each in found])
+                found = [each or getattr(value, other) for each, value in zip(found, values, strict=True)]
+            batch.texts[row, index] = tokens.codes(list(map(bytes, found)))
 
     def _values(self, arguments: Sequence[bytes]) -> list[Any]:
         try:
-            return self._decode_all(b"[" + b",".join([each or b"null" for each in arguments]) + b"]")
+            return self._decode_all(b"[" + b",".join([each or b"{}" for each in arguments]) + b"]")
         except UNREADABLE:
             return [self._value(each) for each in arguments]
 
     def _value(self, text: bytes) -> Any:
         """Arguments of one event in which a value is out of its type's range: that value counts as absent."""
         try:
-            return self._decode(text or b"null")
+            return self._decode(text or b"{}")
         except UNREADABLE:
             pass
         return self._decode(_without_bad_values(text))
@@ -113,7 +115,7 @@ def _without_bad_values(text: bytes) -> bytes:
     except UnicodeDecodeError:
         return _without_bad_values(text.decode("utf-8", "replace").encode())
     except UNREADABLE:
-        return b"null"  # arguments that are no object
+        return b"{}"  # arguments that are no object
     readable = {key: value_of(bytes(raw))[0] for key, raw in values.items()}
     return msgspec.json.encode({key: value for key, value in readable.items() if value is not None})
 
@@ -125,7 +127,7 @@ _GROUPS: Final = (  # host, host with a collective, device, device with a collec
     _Group("DeviceCollectiveArguments", _DEVICE[0], (*_DEVICE[1], *_COLLECTIVE)),
     _Group("MemoryArguments", *_MEMORY),
 )
-_MEMORY_ROWS: Final = 4
+_HOST_ROWS, _DEVICE_ROWS, _MEMORY_ROWS = 0, 2, 4
 _LARGEST: Final = -MISSING
 _DECODE: Final[Callable[[bytes], list[Entry]]] = msgspec.json.Decoder(list[Entry]).decode
 _DECODE_ONE: Final[Callable[[bytes], Entry]] = msgspec.json.Decoder(Entry).decode
@@ -163,7 +165,7 @@ class StructParser:
     def __init__(self, *, python: bool) -> None:
         self._tokens = TokenDict()
         self._python = python
-        self._fates: dict[bytes, tuple[bool, bool]] = {}
+        self._fates: dict[bytes, int | None] = {}
         self.columns = Columns(self._tokens)
 
     def stretch(self, text: bytes, start: int) -> tuple[int, int, Stop]:
@@ -212,59 +214,61 @@ class StructParser:
         return True
 
     def _add(self, entries: Sequence[Entry]) -> None:
-        kept: list[Entry] = []
-        kinds: list[int] = []
-        groups: dict[int, tuple[list[int], list[bytes]]] = {}
-        for entry in entries:
-            ph = bytes(entry.ph)
-            if ph == _COMPLETE:
-                skipped, is_device = self._fate(bytes(entry.cat))
-                if skipped:
-                    continue
-                arguments = bytes(entry.args)
-                group = 2 * is_device + (_COLLECTIVE_KEY in arguments)
-                kinds.append(COMPLETE)
-            elif bytes(entry.name) == MEMORY_NAME:
-                arguments, group = bytes(entry.args), _MEMORY_ROWS
-                kinds.append(MEMORY)
-            else:
-                self.columns.counts[f"ph {_shown(ph)}"] += 1
-                continue
-            rows, texts = groups.setdefault(group, ([], []))
-            rows.append(len(kept))
-            texts.append(arguments)
-            kept.append(entry)
-        if kept:
-            self.columns.batches.append(self._batch(kept, kinds, groups))
+        phases = list(map(bytes, map(_PH, entries)))
+        complete = [entry for entry, ph in zip(entries, phases, strict=True) if ph == _COMPLETE]
+        others = [entry for entry, ph in zip(entries, phases, strict=True) if ph != _COMPLETE]
+        self._add_complete(complete)
+        self._add_others(others)
 
-    def _batch(self, kept: Sequence[Entry], kinds: Sequence[int], groups: dict[int, tuple[list[int], list[bytes]]]) -> Batch:
+    def _add_complete(self, entries: Sequence[Entry]) -> None:
+        categories = list(map(bytes, map(_CAT, entries)))
+        for token, count in Counter(categories).items():
+            if self._fate(token) is None:
+                self.columns.counts[category_of(token)] += count
+        fates = list(map(self._fates.__getitem__, categories))
+        kept = [entry for entry, fate in zip(entries, fates, strict=True) if fate is not None]
+        if not kept:
+            return
+        arguments = list(map(bytes, map(_ARGS, kept)))
+        group = np.array([fate for fate in fates if fate is not None], dtype=np.int8)
+        group += np.fromiter((_COLLECTIVE_KEY in each for each in arguments), dtype=np.int8, count=len(arguments))
+        self.columns.batches.append(self._batch(COMPLETE, kept, arguments, group))
+
+    def _add_others(self, entries: Sequence[Entry]) -> None:
+        is_memory = [bytes(entry.name) == MEMORY_NAME for entry in entries]
+        kept = list(compress(entries, is_memory))
+        for token, count in Counter(
+            bytes(entry.ph) for entry, is_row in zip(entries, is_memory, strict=True) if not is_row
+        ).items():
+            self.columns.counts[f"ph {_shown(token)}"] += count
+        if kept:
+            group = np.full(len(kept), _MEMORY_ROWS, dtype=np.int8)
+            self.columns.batches.append(self._batch(MEMORY, kept, list(map(bytes, map(_ARGS, kept))), group))
+
+    def _batch(self, kind: int, kept: Sequence[Entry], arguments: Sequence[bytes], group: NDArray[np.int8]) -> Batch:
         size = len(kept)
-        texts = np.full((len(HEAD) + len(TEXTS), size), -1, dtype=np.int32)
-        codes = self._tokens.codes
-        texts[0] = codes([bytes(entry.cat) for entry in kept])
-        texts[1] = codes([bytes(entry.name) for entry in kept])
-        texts[2] = codes([bytes(entry.pid) for entry in kept])
-        texts[3] = codes([bytes(entry.tid) for entry in kept])
+        texts = np.full((len(HEAD) + len(TEXTS), size), ABSENT, dtype=np.int32)
+        for row, field in enumerate((_CAT, _NAME, _PID, _TID)):
+            texts[row] = self._tokens.codes(list(map(bytes, map(field, kept))))
         batch = Batch(
-            kind=np.array(kinds, dtype=np.int8),
-            start=nanoseconds([bytes(entry.ts) for entry in kept]),
-            duration=nanoseconds([bytes(entry.dur) for entry in kept]),
+            kind=np.full(size, kind, dtype=np.int8),
+            start=nanoseconds(list(map(bytes, map(_TS, kept)))),
+            duration=nanoseconds(list(map(bytes, map(_DUR, kept)))),
             integers=np.full((len(INTEGERS), size), MISSING, dtype=np.int64),
             texts=texts,
         )
-        for group, (rows, arguments) in groups.items():
-            _GROUPS[group].fill(batch, rows, arguments, self._tokens)
+        for number in np.unique(group).tolist():
+            rows = np.flatnonzero(group == number)
+            _GROUPS[number].fill(batch, rows, [arguments[row] for row in rows.tolist()], self._tokens)
         return batch
 
-    def _fate(self, token: bytes) -> tuple[bool, bool]:
-        """Whether complete events of a category are skipped, and whether they are device rows."""
+    def _fate(self, token: bytes) -> int | None:
+        """Group of the complete events of a category, without a collective; None where they are skipped."""
         if token not in self._fates:
             category = category_of(token)
-            self._fates[token] = (is_skipped(category, python=self._python), category in DEVICE_CATEGORIES)
-        skipped, is_device = self._fates[token]
-        if skipped:
-            self.columns.counts[category_of(token)] += 1
-        return skipped, is_device
+            group = _DEVICE_ROWS if category in DEVICE_CATEGORIES else _HOST_ROWS
+            self._fates[token] = None if is_skipped(category, python=self._python) else group
+        return self._fates[token]
 
 
 def category_of(token: bytes) -> str:
@@ -278,9 +282,17 @@ def _shown(token: bytes) -> str:
     return str(value)
 
 
-def _integers(values: Sequence[object]) -> Int64s:
+def _integers(values: list[object]) -> Int64s:
+    if set(map(type, values)) == {int}:
+        try:
+            return np.array(values, dtype=np.int64)
+        except OverflowError:
+            pass
     return np.fromiter(
         (value if type(value) is int and -_LARGEST < value < _LARGEST else integer_of(value) for value in values),
         np.int64,
         len(values),
     )
+
+
+_PH, _CAT, _NAME, _PID, _TID, _TS, _DUR, _ARGS = map(attrgetter, ("ph", "cat", "name", "pid", "tid", "ts", "dur", "args"))
