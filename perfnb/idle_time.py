@@ -53,7 +53,7 @@ def idle_causes(host: pd.DataFrame, ops: pd.DataFrame, launched: pd.DataFrame, l
     dict
         Cause to its intervals, for every cause in `CAUSES`.
     """
-    gap_start, gap_end, ended_by = _gaps(ops, low, high)
+    gap_start, gap_end, ended_by = busy_gaps(ops, low, high)
     calls = launched.loc[ops.index[ended_by], ["call_start_us", "call_end_us", "process", "thread"]]
     call_start, call_end = (calls[name].to_numpy(dtype=float) for name in ("call_start_us", "call_end_us"))
     known = ~np.isnan(call_start)
@@ -96,8 +96,8 @@ def matching(names: pd.Series, pattern: str) -> Flags:
     return found[codes]
 
 
-def _gaps(ops: pd.DataFrame, low: float, high: float) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Start and end of each gap that an op ends, and the position of that op."""
+def busy_gaps(ops: pd.DataFrame, low: float, high: float) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Start and end of each gap of a device's busy time in [low, high) that an op ends, and the position of that op in `ops`."""
     start = ops["start_us"].to_numpy()
     end = start + ops["duration_us"].to_numpy()
     order = np.argsort(start, kind="stable")
@@ -109,14 +109,14 @@ def _gaps(ops: pd.DataFrame, low: float, high: float) -> tuple[Floats, Floats, N
 
 def _lanes(calls: pd.DataFrame, host: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Number of the (process, thread) of each call and of each host op; the same number means the same thread."""
-    lanes = np.zeros(len(calls), dtype=np.int64), np.zeros(len(host), dtype=np.int64)
+    caller, host_thread = np.zeros(len(calls), dtype=np.int64), np.zeros(len(host), dtype=np.int64)
     for name in ("process", "thread"):
         own, other = (frame[name].astype("category").cat for frame in (calls, host))
         to_own = np.append(own.categories.get_indexer(other.categories), -1)  # -1 both where missing and where calls lack it
-        for lane, codes in zip(lanes, (own.codes.to_numpy(), to_own[other.codes.to_numpy()]), strict=True):
-            lane *= len(own.categories) + 1
-            lane += codes + 1
-    return lanes
+        width = len(own.categories) + 1
+        caller = caller * width + own.codes.to_numpy() + 1
+        host_thread = host_thread * width + to_own[other.codes.to_numpy()] + 1
+    return caller, host_thread
 
 
 def _host_late(own: pd.DataFrame, gap_start: Floats, call_start: Floats) -> dict[str, Intervals]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -12,14 +13,14 @@ from perfnb.analyses.matched_calls import matched_calls
 from perfnb.run import Run
 
 # Bus bandwidth over algorithm bandwidth for n ranks: NCCL tests, doc/PERFORMANCE.md, "Summary".
-_FACTORS: Final = MappingProxyType(
-    {
-        "all_reduce": lambda n: 2.0 * (n - 1) / n,
-        "reduce_scatter": lambda n: (n - 1) / n,
-        "all_gather": lambda n: (n - 1) / n,
-        "all_to_all": lambda n: (n - 1) / n,
-        "broadcast": lambda n: n / n,
-        "reduce": lambda n: n / n,
+_FACTORS: Final[Mapping[str, tuple[float, bool]]] = MappingProxyType(
+    {  # times (n - 1) / n where the flag is set
+        "all_reduce": (2.0, True),
+        "reduce_scatter": (1.0, True),
+        "all_gather": (1.0, True),
+        "all_to_all": (1.0, True),
+        "broadcast": (1.0, False),
+        "reduce": (1.0, False),
     }
 )
 BANDWIDTH_COLUMNS: Final = (
@@ -57,7 +58,7 @@ SUMMARY_COLUMNS: Final = (
 
 
 def bus_bandwidth(run: Run, reachable_bytes_per_s: float | None = None) -> pd.DataFrame:
-    """Algorithm and bus bandwidth of each collective call, by the formulas of the NCCL tests.
+    r"""Algorithm and bus bandwidth of each collective call, by the formulas of the NCCL tests.
 
     Bus bandwidth is the size over the time, times 2 (n - 1) / n for an all-reduce, (n - 1) / n for an all-gather, a
     reduce-scatter (both of the whole array) and an all-to-all, 1 for a broadcast and a reduce: comparable with the speed of a
@@ -84,11 +85,8 @@ def bus_bandwidth(run: Run, reachable_bytes_per_s: float | None = None) -> pd.Da
     Examples
     --------
     >>> from perfnb.tables import table_from_text
-    >>> calls = table_from_text(
-    ...     "collectives",
-    ...     '''rank group collective group_size elements_in elements_out bytes start_us duration_us clock
-    ...                                         0    dp    all_reduce 2          250         250          1000  0        100         device''',
-    ... )
+    >>> header = "rank group collective group_size elements_in bytes start_us duration_us clock"
+    >>> calls = table_from_text("collectives", header + "\n0 dp all_reduce 2 250 1000 0 100 device")
     >>> bus_bandwidth(Run(collectives=calls), 20e6)[["bus_bytes_per_s", "is_lower_bound", "reached_share"]]
        bus_bytes_per_s  is_lower_bound  reached_share
     0       10000000.0            True            0.5
@@ -106,7 +104,9 @@ def bus_bandwidth(run: Run, reachable_bytes_per_s: float | None = None) -> pd.Da
     calls, call, ranks, time_us = table[chosen], call[chosen], ranks[chosen], time_us[chosen]
     is_matched = call >= 0
     kind, size = calls["collective"].astype(object), _size_bytes(calls, ranks)
-    factor = np.select([kind.eq(name).to_numpy() for name in _FACTORS], [of(ranks) for of in _FACTORS.values()], np.nan)
+    kinds = [kind.eq(name).to_numpy(dtype=bool) for name in _FACTORS]
+    shared = (ranks - 1) / ranks
+    factor = np.select(kinds, [factor * shared if is_shared else factor for factor, is_shared in _FACTORS.values()], np.nan)
     usable = (time_us > 0) & (ranks > 1)
     algorithm = np.where(usable, size / np.where(usable, time_us, 1.0) * 1e6, np.nan)
     frame = calls[["rank", "group", "sequence", "collective"]].assign(
@@ -140,7 +140,9 @@ def bandwidth_summary(bandwidth: pd.DataFrame) -> pd.DataFrame:
     """
     once = bandwidth[bandwidth["bus_bytes_per_s"].notna()]
     once = once[once["call"].isna() | ~once["call"].duplicated()]
-    by = once.assign(collective=once["collective"].astype(str)).groupby(["collective", "size_class", "group_size"], as_index=False)
+    by = once.assign(collective=once["collective"].astype(str)).groupby(
+        ["collective", "size_class", "group_size"], as_index=False
+    )
     return by.agg(
         calls=("rank", "size"),
         size_bytes=("size_bytes", "median"),
@@ -171,7 +173,9 @@ def _against(frame: pd.DataFrame, reachable_bytes_per_s: float | None) -> pd.Dat
         source = "given"
     else:
         identity = frame["call"].astype("float64").fillna(pd.Series(-1.0 - np.arange(len(frame)), index=frame.index))
-        alike = frame.assign(kind=frame["collective"].astype(str), identity=identity).groupby(["kind", "size_class", "group_size"])
+        alike = frame.assign(kind=frame["collective"].astype(str), identity=identity).groupby(
+            ["kind", "size_class", "group_size"]
+        )
         several = alike["identity"].transform("nunique").gt(1)  # one call beside itself reaches 100 % and says nothing
         reachable, source = alike["bus_bytes_per_s"].transform("max").where(several), "best of this run"
     return frame.assign(

@@ -21,7 +21,6 @@ FEWEST_FOR_DRIFT: Final = 10
 SHORTEST_FOR_DRIFT_US: Final = 1e6
 
 _MOST_POINTS: Final = 300  # pairs grow with the square: of more matches as many evenly spaced ones give the slope
-_TABLES: Final = ("steps", "host_ops", "device_ops", "collectives", "allocations")
 _COLUMNS: Final = ("rank", "matches", "offset_us", "drift_us_per_s")
 
 
@@ -95,9 +94,9 @@ def align_clocks(run: Run) -> tuple[Run, ClockAlignment]:
     spread = pd.Series(moved).groupby(ends["call"].to_numpy()).agg(np.ptp)
     alignment = ClockAlignment(offsets.reset_index(), int(ends["call"].nunique()), float(np.quantile(spread, 0.9)), None)
     if offsets["matches"].min() < FEWEST_MATCHES:
-        few = offsets["matches"].idxmin()
+        few = offsets.index[int(offsets["matches"].argmin())]
         return _refused(
-            run, known, alignment, f"rank {few} has {offsets.loc[few, 'matches']} matched collectives, needs {FEWEST_MATCHES}"
+            run, known, alignment, f"rank {few} has {offsets['matches'].min()} matched collectives, needs {FEWEST_MATCHES}"
         )
     if alignment.residual_us > LARGEST_RESIDUAL_US:
         reason = (
@@ -105,13 +104,22 @@ def align_clocks(run: Run) -> tuple[Run, ClockAlignment]:
             f"on the ranks (9 in 10 within; {LARGEST_RESIDUAL_US:.0f} us would do)"
         )
         return _refused(run, known, alignment, reason)
-    tables = {name: _shifted(getattr(run, name), offsets, origin) for name in _TABLES}
     note = (
         f"clocks of {len(offsets)} ranks aligned by {alignment.matches} collectives: "
         f"shifted by up to {text.duration(float(offsets['offset_us'].abs().max()))}, "
         f"9 in 10 then end within {text.duration(alignment.residual_us)}"
     )
-    return replace(run, **tables, missing=MappingProxyType(known), notes=(*run.notes, note)), alignment
+    aligned = replace(
+        run,
+        steps=_shifted(run.steps, offsets, origin),
+        host_ops=_shifted(run.host_ops, offsets, origin),
+        device_ops=_shifted(run.device_ops, offsets, origin),
+        collectives=_shifted(run.collectives, offsets, origin),
+        allocations=_shifted(run.allocations, offsets, origin),
+        missing=MappingProxyType(known),
+        notes=(*run.notes, note),
+    )
+    return aligned, alignment
 
 
 def _refused(run: Run, known: dict[str, str], alignment: ClockAlignment, reason: str) -> tuple[Run, ClockAlignment]:
@@ -168,11 +176,9 @@ def _slope(time: NDArray[np.float64], value: NDArray[np.float64]) -> float:
     return float(np.median(rise[apart > 0] / apart[apart > 0])) if (apart > 0).any() else 0.0
 
 
-def _moved(
-    time: NDArray[np.float64], rank: NDArray[np.int64], offsets: pd.DataFrame, origin: float
-) -> NDArray[np.float64]:
+def _moved(time: NDArray[np.float64], rank: NDArray[np.int64], offsets: pd.DataFrame, origin: float) -> NDArray[np.float64]:
     """Times of the ranks' clocks on the common clock: own = common + offset + drift x (common - origin)."""
-    index = offsets.index.get_indexer(rank)
+    index = offsets.index.get_indexer(pd.Index(rank))
     known = index >= 0
     offset = np.where(known, offsets["offset_us"].to_numpy()[index], 0.0)
     drift = np.where(known, offsets["drift_us_per_s"].to_numpy()[index] / 1e6, 0.0)

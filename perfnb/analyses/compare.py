@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -21,6 +22,7 @@ FEWEST_STEPS: Final = 2
 
 _DRAWS: Final = 400
 _KEYS: Final = ("category", "name")
+_NUMBER: Final = re.compile(r"#\d+$")  # "ProfilerStep#7": the number of the step is no part of what it is
 _WHOLE: Final = 0  # number of the one window of a run without steps
 
 Floats = NDArray[np.float64]
@@ -44,7 +46,7 @@ def compare_operators(
     categories: Sequence[str] = ("operator", "annotation", "runtime"),
     ranks: Sequence[int] | None = None,
 ) -> pd.DataFrame:
-    """Host operators of two runs, per step: what was added, removed, slower, faster.
+    r"""Host operators of two runs, per step: what was added, removed, slower, faster.
 
     Parameters
     ----------
@@ -67,8 +69,8 @@ def compare_operators(
     Examples
     --------
     >>> from perfnb.tables import table_from_text
-    >>> one = table_from_text("host_ops", "rank thread category name start_us duration_us\\n0 1 operator aten::add 0 4")
-    >>> two = table_from_text("host_ops", "rank thread category name start_us duration_us\\n0 1 operator aten::mul 0 5")
+    >>> one = table_from_text("host_ops", "rank thread category name start_us duration_us\n0 1 operator aten::add 0 4")
+    >>> two = table_from_text("host_ops", "rank thread category name start_us duration_us\n0 1 operator aten::mul 0 5")
     >>> compare_operators(Run(host_ops=one), Run(host_ops=two))[["name", "change", "difference_us"]]
             name   change  difference_us
     0  aten::mul    added            5.0
@@ -241,8 +243,10 @@ def _figures(run: Run, events: pd.DataFrame, step: pd.Series, ranks: Sequence[in
     counted = used[column] == number
     events, column = events[counted], column[counted]
     category, name = (events[key].astype("category").cat for key in _KEYS)
-    key = category.codes.to_numpy().astype(np.int64) * (len(name.categories) + 1) + name.codes.to_numpy()
-    keys, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    plain = [_NUMBER.sub("", str(each)) for each in name.categories]
+    names, number_of = np.unique(np.array(plain, dtype=object), return_inverse=True)
+    key = category.codes.to_numpy().astype(np.int64) * max(len(names), 1) + number_of[name.codes.to_numpy()]
+    keys, inverse = np.unique(key, return_inverse=True)
     shape = (len(keys), len(used))
     divisor = max(events["rank"].nunique(), 1)
     cell = inverse * len(used) + column
@@ -250,9 +254,10 @@ def _figures(run: Run, events: pd.DataFrame, step: pd.Series, ranks: Sequence[in
     def summed(weights: Floats | None) -> Floats:
         return np.bincount(cell, weights=weights, minlength=shape[0] * shape[1]).reshape(shape) / divisor
 
-    heads = events.iloc[first]
+    kinds = np.array([str(each) for each in category.categories], dtype=object)
+    width = max(len(names), 1)
     return _PerStep(
-        names=pd.MultiIndex.from_arrays([heads[key].astype(str).to_numpy(dtype=object) for key in _KEYS], names=_KEYS),
+        names=pd.MultiIndex.from_arrays([kinds[keys // width], names[keys % width]], names=_KEYS),
         calls=summed(None),
         time_us=summed(events["duration_us"].to_numpy()),
         self_us=summed(events["self_us"].to_numpy()),

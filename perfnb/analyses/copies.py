@@ -57,8 +57,8 @@ def copies(run: Run) -> pd.DataFrame:
     >>> from perfnb.tables import table_from_text
     >>> ops = table_from_text(
     ...     "device_ops",
-    ...     '''rank device stream kind name                               start_us duration_us bytes
-    ...                                       0    0      7      copy "Memcpy HtoD (Pageable -> Device)" 0        4           1000''',
+    ...     '''rank device stream kind name start_us duration_us bytes
+    ...                                       0 0 7 copy "Memcpy HtoD (Pageable -> Device)" 0 4 1000''',
     ... )
     >>> copies(Run(device_ops=ops))[["direction", "host_memory", "bytes_per_s"]].to_numpy().tolist()
     [['HtoD', 'pageable', 250000000.0]]

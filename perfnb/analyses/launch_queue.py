@@ -43,8 +43,8 @@ def launch_queue(run: Run) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row per moment at which a queue changes, by stream and time: rank, device (-1 where not known), stream, time_us and length
-        (from that moment to the next row of the stream). Empty where no launch was recorded.
+        One row per moment at which a queue changes, by stream and time: rank, device (-1 where not
+        known), stream, time_us and length (from that moment to the next row of the stream). Empty where no launch was recorded.
 
     Examples
     --------

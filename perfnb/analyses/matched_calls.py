@@ -72,11 +72,12 @@ def matched_calls(run: Run) -> MatchedCalls:
     ...     '''rank group collective group_size start_us duration_us clock
     ...                                         0    dp    all_reduce 2          0        9           device
     ...                                         1    dp    all_reduce 2          4        5           device
-    ...                                         1    dp    send       2          9        5           device''',
+    ...                                         0    dp    send       2          9        5           device
+    ...                                         1    dp    recv       2          9        5           device''',
     ... )
     >>> matched = matched_calls(Run(collectives=calls))
     >>> matched.rows[["call", "rank", "row"]].to_numpy().tolist(), matched.left_out
-    ([[0, 0, 0], [0, 1, 1]], ('1 call of send or receive: not every rank of the group takes part',))
+    ([[0, 0, 0], [0, 1, 1]], ('2 calls of send or receive: a wait in one may be why a rank is late, ...',))
     """
     calls = _numbered(run.collectives)
     groups = _groups(calls, run)
@@ -84,12 +85,14 @@ def matched_calls(run: Run) -> MatchedCalls:
     is_sound = np.array([not group.reason for group in groups], dtype=bool)
     implied = sum(group.calls for group in groups if group.is_implied and not group.reason)
     if implied:
-        assumed.append(f"{text.count(implied, 'call')} without a recorded group: those on one stream taken for one group of all ranks")
+        assumed.append(
+            f"{text.count(implied, 'call')} without a recorded group: those on one stream taken for one group of all ranks"
+        )
     calls = calls[is_sound[calls["group_code"].to_numpy()]] if len(calls) else calls
     pairwise = calls["collective"].isin(POINT_TO_POINT).to_numpy(dtype=bool)
     unknown = calls["collective"].isna().to_numpy()
     for rows, what in (
-        (pairwise, "send or receive: not every rank of the group takes part"),
+        (pairwise, "send or receive: a wait in one may be why a rank is late, that is not untangled here"),
         (unknown, "unknown type: it may be a send or receive"),
     ):
         if rows.any():

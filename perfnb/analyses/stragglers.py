@@ -112,7 +112,7 @@ def _answer(run: Run) -> _Answer:
     if named:
         verdict = f"Stragglers: {'; '.join(named)}."
     else:
-        most = caused.loc[caused["step_share"].idxmax()]
+        most = caused.iloc[int(caused["step_share"].argmax())]
         verdict = (
             f"No straggler: rank {int(most['rank'])} holds the others up most, by {text.share(float(most['step_share']))} "
             f"of {'a step' if most['steps'] else 'the recording'}."
@@ -178,4 +178,5 @@ def _peers(matched: MatchedCalls, ranks: NDArray[np.int64]) -> NDArray[np.int64]
     for group in np.unique(code):
         members = np.unique(rank[code == group])
         shares[np.ix_(members, members)] = True
-    return np.maximum(shares.sum(axis=1) - 1, 1)
+    others: NDArray[np.int64] = np.maximum(shares.sum(axis=1, dtype=np.int64) - 1, 1)
+    return others

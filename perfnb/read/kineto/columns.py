@@ -108,7 +108,10 @@ class Tokens(Protocol):
     """The distinct texts of a file, each as the JSON value that was written, by number."""
 
     def code(self, token: bytes) -> int:
-        """Number of a JSON value; a new one gets the next number."""
+        """Number of a JSON value; a new one gets the next number, an empty one is `ABSENT`."""
+
+    def codes(self, values: Sequence[bytes]) -> Int32s:
+        """Numbers of many values."""
 
     def tokens(self) -> Sequence[bytes]:
         """Values by number."""

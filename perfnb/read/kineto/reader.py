@@ -99,6 +99,8 @@ def joined(read: Sequence[OneRank], skipped: Sequence[str] = ()) -> Run:
     ordered = sorted(zip(ranks, read, strict=True), key=lambda pair: pair[0])
     placed = [shifted(one, rank, origin) for rank, one in ordered]
     made = {name: tables.conform(name, stacked([frames[name] for frames in placed])) for name in placed[0]}
+    if world_size is not None and len(ranks) < world_size:
+        notes.append(f"read {len(ranks)} of {world_size} ranks: answers that need all of them say so")
     config, left = _config(paths[0], skipped)
     notes += left
     for _, one in ordered:

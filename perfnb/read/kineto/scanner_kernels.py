@@ -1,289 +1,329 @@
-"""The compiled part of the event scanner: strict JSON by position, distinct texts, rows. Only `scanner` imports it: it imports numba.
+"""Entries of an event list -> rows, compiled by numba. Only what `scanner` loads imports it: it imports numba.
 
-All of it is one file because numba's cache notices changes of the file of the function it keeps, not of what that one calls.
-
-A function that reads returns the position after what it read, or `~position` (which is negative) of the byte that it did not take.
-The text ends in a zero byte, as every `bytes` of CPython does, which nothing takes: only jumps over several bytes need its length.
+`found`, `layout`, `table` and `rows` are the named tuples of `scanner` and `scanner_tokens`, as addresses.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic, overload
+from numba import njit
 
+from perfnb.read.kineto.scanner_grammar import (
+    BACKSLASH,
+    CLOSE,
+    CLOSE_LIST,
+    COMMA,
+    DELETE,
+    LOWER_N,
+    MINUS,
+    NINE,
+    OPEN,
+    POINT,
+    QUOTE,
+    UPPER_X,
+    ZERO,
+    after_colon,
+    after_key,
+    after_value,
+    is_digit,
+    is_same,
+    white,
+)
+from perfnb.read.kineto.scanner_memory import byte, number, put_byte, put_code, put_number
+from perfnb.read.kineto.scanner_tokens import MOST_NEW, UNKNOWN, TokenTable, addresses, intern
 from perfnb.read.kineto.stamps import MISSING
 
+__all__ = ["TokenTable", "addresses", "scan"]
+
 MORE, END, ODD, NEW_CATEGORY, GROW, FULL = range(6)
-HOST, DEVICE, SKIP, UNKNOWN = 0, 1, 2, -1
-MEMORY_GROUP = 4
-PH, CAT, NAME, PID, TID, TS, DUR, ARGS = range(8)
-HEAD_KEYS = 8
-START, DURATION = -2, -1  # columns of what has to be settled in Python, beside those of `INTEGERS`
-FIX_FIELDS = 4
-MOST_TOKENS = 24  # of one entry
+HOST, DEVICE, SKIP = 0, 1, 2
+MEMORY_GROUP: Final = 4
+HEAD_KEYS: Final = (b"ph", b"cat", b"name", b"pid", b"tid", b"ts", b"dur", b"args")
+PH, CAT, NAME, PID, TID, TS, DUR, ARGS = range(len(HEAD_KEYS))
+START, DURATION = -2, -1  # columns of a value that Python has to settle, beside those of `INTEGERS`
+FIX_FIELDS: Final = 4  # row, column, where the value begins and ends
+MOST_FIXES: Final = 32  # of one entry
 
+_COUNTED, _NEW, _ODD_PHASE = -1, -2, -3  # what an entry is that gets no row
+_FIRST_ARGUMENT = len(HEAD_KEYS)
 _MISSING = int(MISSING)
-_DEEPEST = 60
-_WIDTH = 16
-_SAFE_DIGITS, _DECIMALS, _WIDEST_STAMP = 15, 3, 20  # see stamps.py
+_SAFE_DIGITS, _DECIMALS, _WIDEST_STAMP = 15, 3, 20  # as in stamps.py
 _PLAIN_DIGITS, _WIDEST_NUMBER = 18, 40
-_QUOTE, _BACKSLASH, _SLASH, _COMMA, _COLON, _MINUS, _PLUS, _POINT, _ZERO, _SEVEN, _NINE = b'"\\/,:-+.079'
-_OPEN, _CLOSE, _OPEN_LIST, _CLOSE_LIST, _SPACE, _TAB, _LINE, _RETURN, _DELETE = b"{}[] \t\n\r\x7f"
-_A, _B, _C, _D, _E, _F, _N, _P, _R, _T, _U = b"abcdefnprtu"
-_UPPER_A, _UPPER_D, _UPPER_E, _UPPER_F, _UPPER_X = b"ADEFX"
-_TRUE, _FALSE, _NULL, _MEMORY_NAME = (np.frombuffer(each, np.uint8) for each in (b"true", b"false", b"null", b'"[memory]"'))
-_HASH_START, _HASH_FACTOR, _HASH_SHIFT = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93), np.uint64(32)
-
-
-def clear_bytes(text: Any, i: int) -> int:
-    """How many of the next 16 bytes stand before a quote, a backslash or a control character."""
-    for k in range(_WIDTH):
-        if text[i + k] < _SPACE or text[i + k] == _QUOTE or text[i + k] == _BACKSLASH:
-            return k
-    return _WIDTH
-
-
-def word(text: Any, i: int) -> Any:
-    """The next eight bytes as one number."""
-    return np.frombuffer(text[i : i + 8].tobytes(), dtype=np.uint64)[0]
-
-
-def byte(text: Any, i: int) -> Any:
-    """A byte of the text; the zero byte after it too."""
-    return text[i]
-
-
-def _pointer(context: Any, builder: Any, signature: Any, arguments: Any, kind: Any) -> Any:
-    array = context.make_array(signature.args[0])(context, builder, arguments[0])
-    return builder.bitcast(builder.gep(array.data, [arguments[1]]), kind.as_pointer())
-
-
-@intrinsic
-def _clear_bytes(typing: Any, text: Any, i: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vector = ir.VectorType(ir.IntType(8), _WIDTH)
-        read = builder.load(_pointer(context, builder, signature, arguments, vector), align=1)
-
-        def all_of(value: int) -> Any:
-            return ir.Constant(vector, [value] * _WIDTH)
-
-        found = builder.icmp_unsigned("<", read, all_of(_SPACE))
-        for value in (_QUOTE, _BACKSLASH):
-            found = builder.or_(found, builder.icmp_unsigned("==", read, all_of(value)))
-        bits = builder.zext(builder.bitcast(found, ir.IntType(_WIDTH)), ir.IntType(64))
-        bits = builder.or_(bits, ir.Constant(ir.IntType(64), 1 << _WIDTH))
-        return builder.cttz(bits, ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(text, types.int64), generate
-
-
-@intrinsic
-def _word(typing: Any, text: Any, i: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(_pointer(context, builder, signature, arguments, ir.IntType(64)), align=1)
-
-    return types.uint64(text, types.int64), generate
-
-
-@intrinsic
-def _byte(typing: Any, text: Any, i: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(_pointer(context, builder, signature, arguments, ir.IntType(8)))
-
-    return types.uint8(text, types.int64), generate
-
-
-overload(clear_bytes)(lambda text, i: lambda text, i: _clear_bytes(text, i))
-overload(word)(lambda text, i: lambda text, i: _word(text, i))
-overload(byte)(lambda text, i: lambda text, i: _byte(text, i))
 
 
 @njit
-def _white(text: Any, i: int) -> int:
-    c = byte(text, i)
-    while c <= _SPACE and (c == _SPACE or c == _LINE or c == _RETURN or c == _TAB):
-        i += 1
-        c = byte(text, i)
-    return i
+def key_place(length: int, first: int, last: int) -> int:
+    """Where to look first for a key."""
+    return (3 * length + 5 * first + 7 * last) & 255
 
 
 @njit
-def _is_digit(c: int) -> bool:
-    return c >= _ZERO and c <= _NINE
-
-
-@njit
-def _is_hexadecimal(c: int) -> bool:
-    return _is_digit(c) or (c >= _A and c <= _F) or (c >= _UPPER_A and c <= _UPPER_F)
-
-
-@njit
-def _special(text: Any, i: int, n: int) -> int:
-    """Position of the next quote, backslash or control character, `n` where there is none."""
-    while i + _WIDTH <= n:
-        step = clear_bytes(text, i)
-        i += step
-        if step < _WIDTH:
-            return i
-    c = byte(text, i)
-    while c >= _SPACE and c != _QUOTE and c != _BACKSLASH:
-        i += 1
-        c = byte(text, i)
-    return i
-
-
-@njit
-def _escape(text: Any, i: int) -> int:
-    """After an escape that is valid and no half of a surrogate pair."""
-    c = byte(text, i + 1)
-    if c == _U:
-        for k in range(2, 6):
-            if not _is_hexadecimal(byte(text, i + k)):
-                return ~(i + k)
-        if (byte(text, i + 2) == _D or byte(text, i + 2) == _UPPER_D) and byte(text, i + 3) > _SEVEN:
-            return ~i
-        return i + 6
-    if c == _QUOTE or c == _BACKSLASH or c == _SLASH or c == _B or c == _F or c == _N or c == _R or c == _T:
-        return i + 2
-    return ~(i + 1)
-
-
-@njit
-def _string(text: Any, i: int, n: int) -> int:
-    """After a string whose opening quote stands before `i`."""
-    while True:
-        i = _special(text, i, n)
-        c = byte(text, i)
-        if c == _QUOTE:
-            return i + 1
-        if c != _BACKSLASH:
-            return ~i
-        i = _escape(text, i)
-        if i < 0:
-            return i
-
-
-@njit
-def _key(text: Any, i: int, n: int) -> int:
-    """After a key without escapes whose opening quote stands at `i`."""
-    if byte(text, i) != _QUOTE:
-        return ~i
-    i = _special(text, i + 1, n)
-    return i + 1 if byte(text, i) == _QUOTE else ~i
-
-
-@njit
-def _after_colon(text: Any, i: int) -> int:
-    """Where the value of a key begins that ends before `i`."""
-    i = _white(text, i)
-    return _white(text, i + 1) if byte(text, i) == _COLON else ~i
-
-
-@njit
-def _digits(text: Any, i: int) -> int:
-    if not _is_digit(byte(text, i)):
-        return ~i
-    while _is_digit(byte(text, i)):
-        i += 1
-    return i
-
-
-@njit
-def _number(text: Any, i: int) -> int:
-    if byte(text, i) == _MINUS:
-        i += 1
-    i = i + 1 if byte(text, i) == _ZERO else _digits(text, i)
-    if i >= 0 and byte(text, i) == _POINT:
-        i = _digits(text, i + 1)
-    if i >= 0 and (byte(text, i) == _E or byte(text, i) == _UPPER_E):
-        i += 1
-        i = _digits(text, i + 1 if byte(text, i) == _PLUS or byte(text, i) == _MINUS else i)
-    return i
-
-
-@njit
-def _literal(text: Any, i: int) -> int:
-    c = byte(text, i)
-    letters = _TRUE if c == _T else _FALSE if c == _F else _NULL
-    for k in range(len(letters)):
-        if byte(text, i + k) != letters[k]:
-            return ~(i + k)
-    return i + len(letters)
-
-
-@njit
-def _scalar(text: Any, i: int, n: int) -> int:
-    c = byte(text, i)
-    if c == _QUOTE:
-        return _string(text, i + 1, n)
-    if c == _MINUS or _is_digit(c):
-        return _number(text, i)
-    return _literal(text, i)
-
-
-@njit
-def _value(text: Any, i: int, n: int) -> int:
-    """After a value of any kind; lists and objects not deeper than `_DEEPEST`."""
-    kinds, depth = 0, 0  # a bit per level: 1 for an object
-    while True:
-        c = byte(text, i)
-        if c == _OPEN or c == _OPEN_LIST:
-            if depth == _DEEPEST:
-                return ~i
-            depth += 1
-            kinds = (kinds << 1) | (c == _OPEN)
-            i = _white(text, i + 1)
-            is_value_next = byte(text, i) != (_CLOSE if kinds & 1 else _CLOSE_LIST)
-        else:
-            i = _scalar(text, i, n)
-            is_value_next = False
-        while i >= 0 and not is_value_next:
-            if depth == 0:
-                return i
-            i = _white(text, i)
-            c = byte(text, i)
-            if c == (_CLOSE if kinds & 1 else _CLOSE_LIST):
-                depth -= 1
-                kinds >>= 1
-                i += 1
-            elif c == _COMMA:
-                i = _white(text, i + 1)
-                is_value_next = True
-            else:
-                return ~i
-        if i >= 0 and kinds & 1:
-            i = _string(text, i + 1, n) if byte(text, i) == _QUOTE else ~i
-            if i >= 0:
-                i = _after_colon(text, i)
-        if i < 0:
-            return i
-
-
-@njit
-def _head_key(text: Any, i: int, length: int) -> int:
-    """Number of a key of an event (`HEAD_KEYS`), -1 for another one."""
-    for key in range(HEAD_KEYS):
-        letters = _HEAD[key]
-        if letters[0] == length and letters[1] == byte(text, i) and letters[2] == byte(text, i + 1):
-            if length == 2 or (letters[3] == byte(text, i + 2) and (length == 3 or letters[4] == byte(text, i + 3))):
-                return key
-    return -1
-
-
-@njit
-def _argument_key(text: Any, i: int, length: int, layout: Any) -> int:
-    """Number of a key of the arguments, -1 for one that no column asks for."""
+def _key_number(text: Any, i: int, length: int, layout: Any) -> int:
+    """Number of a key in `layout`, -1 for one that nothing asks for."""
     if length == 0:
         return -1
-    place = (length + 4 * int(byte(text, i)) + int(byte(text, i + length - 1))) & (len(layout.places) - 1)
-    while layout.places[place] >= 0:
-        key = layout.places[place]
-        begin = layout.key_begins[key]
-        if layout.key_begins[key + 1] - begin == length and _is_same(text, i, layout.keys, begin, length):
+    place = key_place(length, byte(text, i), byte(text, i + length - 1))
+    key = number(layout.places, place)
+    while key >= 0:
+        begin = number(layout.key_begins, key)
+        if number(layout.key_begins, key + 1) - begin == length and is_same(text, i, layout.keys, begin, length):
             return key
-        place = (place + 1) & (len(layout.places) - 1)
+        place += 1
+        key = number(layout.places, place)
     return -1
+
+
+@njit
+def _is_plain_integer(text: Any, i: int, end: int) -> bool:
+    """Whether a value is one of whose whole number there is no doubt: digits, a short decimal fraction, ASCII text, null."""
+    c = byte(text, i)
+    if c == QUOTE:
+        for k in range(i, end):
+            if byte(text, k) >= DELETE or byte(text, k) == BACKSLASH:
+                return False
+        return True
+    if c != MINUS and not is_digit(c):
+        return c == LOWER_N
+    for k in range(i, end):
+        if byte(text, k) > NINE:
+            return False
+    return end - i <= _WIDEST_NUMBER
+
+
+@njit
+def _member(text: Any, i: int, n: int, layout: Any) -> tuple[int, int]:
+    """Where the value of a member of an object begins, and the number of its key."""
+    begin = i + 1
+    i = after_key(text, i, n)
+    if i < 0:
+        return i, -1
+    return after_colon(text, i), _key_number(text, begin, i - 1 - begin, layout)
+
+
+@njit
+def _arguments(text: Any, i: int, n: int, found: Any, layout: Any) -> int:
+    """After the object of an event's arguments; where the values that are asked for stand goes to `found`."""
+    i = white(text, i + 1)
+    if byte(text, i) == CLOSE:
+        return i + 1
+    while True:
+        begin, key = _member(text, i, n, layout)
+        if begin < 0:
+            return begin
+        i = after_value(text, begin, n)
+        if i < 0:
+            return i
+        if key >= _FIRST_ARGUMENT:
+            if key < layout.first_text_key and not _is_plain_integer(text, begin, i):
+                return ~begin
+            put_number(found.begins, key, begin)
+            put_number(found.ends, key, i)
+        i = white(text, i)
+        if byte(text, i) == CLOSE:
+            return i + 1
+        if byte(text, i) != COMMA:
+            return ~i
+        i = white(text, i + 1)
+
+
+@njit
+def _entry(text: Any, i: int, n: int, found: Any, layout: Any) -> int:
+    """After an event; where the values of its keys stand goes to `found` (end 0: absent)."""
+    for key in range(layout.key_count):
+        put_number(found.ends, key, 0)
+    if byte(text, i) != OPEN:
+        return ~i
+    i = white(text, i + 1)
+    if byte(text, i) == CLOSE:
+        return i + 1
+    while True:
+        begin, key = _member(text, i, n, layout)
+        if begin < 0:
+            return begin
+        if key == ARGS and byte(text, begin) == OPEN:
+            _forget_arguments(found, layout)
+            i = _arguments(text, begin, n, found, layout)
+        else:
+            i = after_value(text, begin, n)
+        if i < 0:
+            return i
+        if 0 <= key < _FIRST_ARGUMENT:
+            if key == ARGS and byte(text, begin) != OPEN:
+                _forget_arguments(found, layout)
+            put_number(found.begins, key, begin)
+            put_number(found.ends, key, i)
+        i = white(text, i)
+        if byte(text, i) == CLOSE:
+            return i + 1
+        if byte(text, i) != COMMA:
+            return ~i
+        i = white(text, i + 1)
+
+
+@njit
+def _forget_arguments(found: Any, layout: Any) -> None:
+    if number(found.ends, ARGS):
+        for key in range(_FIRST_ARGUMENT, layout.key_count):
+            put_number(found.ends, key, 0)
+
+
+@njit
+def _stamp(text: Any, i: int, end: int) -> tuple[int, bool]:
+    """Nanoseconds of microseconds in plain digits; whether they are."""
+    if end - i > _WIDEST_STAMP:
+        return _MISSING, False
+    first, value, whole, decimals = byte(text, i), 0, 0, -1
+    for k in range(i, end):
+        c = byte(text, k)
+        if is_digit(c):
+            value = 10 * value + (c - ZERO)
+            whole += decimals < 0
+            decimals += decimals >= 0
+        elif c == POINT and decimals < 0:
+            decimals = 0
+        else:
+            return _MISSING, False
+    if decimals > _DECIMALS or whole > _SAFE_DIGITS + (first < NINE):
+        return _MISSING, False
+    for _ in range(max(decimals, 0), _DECIMALS):
+        value *= 10
+    return value, True
+
+
+@njit
+def _integer(text: Any, i: int, end: int) -> tuple[int, bool]:
+    """Whole number in plain digits; whether it is one."""
+    is_negative = byte(text, i) == MINUS
+    i += is_negative
+    if end - i > _PLAIN_DIGITS:
+        return _MISSING, False
+    value = 0
+    for k in range(i, end):
+        c = byte(text, k)
+        if not is_digit(c):
+            return _MISSING, c == LOWER_N
+        value = 10 * value + (c - ZERO)
+    return -value if is_negative else value, True
+
+
+@njit
+def _put(array: Any, place: int, column: int, read: tuple[int, bool], key: int, found: Any, rows: Any) -> None:
+    """Write a number that was read; where it is not plain, note where it stands for Python to settle."""
+    value, is_plain = read
+    put_number(array, place, value)
+    if not is_plain:
+        fix = number(rows.size, 1)
+        put_number(rows.fixes, FIX_FIELDS * fix, number(rows.size, 0))
+        put_number(rows.fixes, FIX_FIELDS * fix + 1, column)
+        put_number(rows.fixes, FIX_FIELDS * fix + 2, number(found.begins, key))
+        put_number(rows.fixes, FIX_FIELDS * fix + 3, number(found.ends, key))
+        put_number(rows.size, 1, fix + 1)
+
+
+@njit
+def _first_present(keys: Any, column: int, keys_of_one: int, found: Any) -> int:
+    """The first key of a column that an event has, -1 where it has none."""
+    for k in range(keys_of_one * column, keys_of_one * (column + 1)):
+        key = number(keys, k)
+        if key >= 0 and number(found.ends, key):
+            return key
+    return -1
+
+
+@njit
+def _text(text: Any, key: int, found: Any, table: Any) -> int:
+    """Number of the value of a key, -1 where it is absent."""
+    if key < 0 or number(found.ends, key) == 0:
+        return -1
+    begin = number(found.begins, key)
+    return intern(text, begin, number(found.ends, key) - begin, table)
+
+
+@njit
+def _row(text: Any, group: int, found: Any, layout: Any, table: Any, rows: Any) -> None:
+    """Write the row of an entry."""
+    row = number(rows.size, 0)
+    put_byte(rows.kind, row, group == MEMORY_GROUP)
+    for array, key, column in ((rows.start, TS, START), (rows.duration, DUR, DURATION)):
+        put_number(array, row, _MISSING)
+        if number(found.ends, key):
+            read = _stamp(text, number(found.begins, key), number(found.ends, key))
+            _put(array, row, column, read, key, found, rows)
+    for column in range(layout.integer_columns):
+        place = layout.rows * column + row
+        put_number(rows.integers, place, _MISSING)
+        if number(layout.has_integer, group * layout.integer_columns + column):
+            key = _first_present(layout.integer_keys, column, layout.keys_of_integer, found)
+            if key >= 0:
+                read = _integer(text, number(found.begins, key), number(found.ends, key))
+                _put(rows.integers, place, column, read, key, found, rows)
+    for key in range(CAT, TID + 1):
+        put_code(rows.texts, layout.rows * (key - CAT) + row, _text(text, key, found, table))
+    for column in range(layout.text_columns):
+        code = -1
+        if number(layout.has_text, group * layout.text_columns + column):
+            code = _text(text, _first_present(layout.text_keys, column, layout.keys_of_text, found), found, table)
+        put_code(rows.texts, layout.rows * (TID + 1 - CAT + column) + row, code)
+    put_number(rows.size, 0, row + 1)
+
+
+@njit
+def _group(text: Any, found: Any, layout: Any, table: Any) -> int:
+    """Group of the row of an entry; `_COUNTED`, `_NEW` or `_ODD_PHASE` where it gets none (yet)."""
+    begin = number(found.begins, PH)
+    phase = byte(text, begin + 1)
+    if number(found.ends, PH) - begin != 3 or byte(text, begin) != QUOTE or phase >= DELETE:
+        return _ODD_PHASE
+    if phase == UPPER_X:
+        fate = HOST
+        if number(found.ends, CAT):
+            code = _text(text, CAT, found, table)
+            put_number(table.size, 1, code)
+            fate = number(table.fates, code)
+            if fate == UNKNOWN:
+                return _NEW
+            if fate == SKIP:
+                put_number(table.counts, code, number(table.counts, code) + 1)
+                return _COUNTED
+        return 2 * fate + (number(found.ends, layout.collective_key) > 0)
+    begin = number(found.begins, NAME)
+    if number(found.ends, NAME) - begin == layout.memory_name_length and is_same(
+        text, begin, layout.memory_name, 0, layout.memory_name_length
+    ):
+        return MEMORY_GROUP
+    put_number(table.phases, phase, number(table.phases, phase) + 1)
+    return _COUNTED
+
+
+@njit(cache=True, nogil=True)
+def scan(text: Any, n: int, start: int, found: Any, layout: Any, table: Any, rows: Any) -> tuple[int, int, int]:
+    """Take entries from a position on: how many, the position after the last one, and why it stopped there."""
+    position, taken = start, 0
+    while True:
+        i = white(text, position)
+        if byte(text, i) == CLOSE_LIST:
+            return taken, i + 1, END
+        if byte(text, i) == COMMA:
+            i = white(text, i + 1)
+        i = _entry(text, i, n, found, layout)
+        if i >= 0:
+            after = white(text, i)  # what follows must be part of the list too, or where the entry ends is not certain
+            if byte(text, after) != COMMA and byte(text, after) != CLOSE_LIST:
+                i = ~after
+        if i < 0:
+            return taken, position, MORE if ~i >= n else ODD
+        count = number(table.size, 0)
+        if count + MOST_NEW > table.text_count or number(table.begins, count) + i - position > table.letter_count:
+            put_number(rows.size, 2, i - position)
+            return taken, position, GROW
+        if number(rows.size, 0) == layout.rows or number(rows.size, 1) + MOST_FIXES > layout.fixes:
+            return taken, position, FULL
+        group = _group(text, found, layout, table)
+        if group == _NEW:
+            return taken, position, NEW_CATEGORY
+        if group == _ODD_PHASE:
+            return taken, position, ODD
+        if group != _COUNTED:
+            _row(text, group, found, layout, table, rows)
+        position, taken = i, taken + 1

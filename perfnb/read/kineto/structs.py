@@ -26,6 +26,7 @@ from perfnb.read.kineto.columns import (
     Int64s,
     Stop,
     TokenDict,
+    Tokens,
     integer_of,
     is_skipped,
     value_of,
@@ -62,6 +63,7 @@ def _arguments(name: str, integers: Iterable[str], texts: Iterable[str]) -> type
     return msgspec.defstruct(name, fields, gc=False)
 
 
+_FIRST_COLLECTIVE: Final = len(HEAD) + list(TEXTS).index("collective")
 _COLLECTIVE: Final = tuple(TEXTS)[tuple(TEXTS).index("collective") :]
 _HOST: Final = (("correlation", "stream", "sequence", "waits_on_stream", "waits_on_correlation"), ("shapes", "types"))
 _DEVICE: Final = (("correlation", "stream", "device", "bytes"), ("grid", "block", "occupancy"))
@@ -82,9 +84,10 @@ class _Group:
         keys = iter(struct.__struct_fields__)
         self.integers = [(list(INTEGERS).index(column), [next(keys) for _ in INTEGERS[column]]) for column in integers]
         self.texts = [(len(HEAD) + list(TEXTS).index(column), [next(keys) for _ in TEXTS[column]]) for column in texts]
+        self.collective = np.array([row for row, _ in self.texts if row >= _FIRST_COLLECTIVE], dtype=np.intp)
 
-    def fill(self, batch: Batch, index: NDArray[np.intp], arguments: Sequence[bytes], tokens: TokenDict) -> None:
-        """Write the columns of the given rows."""
+    def fill(self, batch: Batch, index: NDArray[np.intp], arguments: Sequence[bytes], tokens: Tokens) -> None:
+        """Write the columns of the given rows; those of a collective only where there is its name."""
         values = self._values(arguments)
         for row, keys in self.integers:
             batch.integers[row, index] = _integers(list(map(attrgetter(keys[0]), values)))
@@ -93,6 +96,9 @@ class _Group:
             for other in keys[1:]:
                 found = [each or getattr(value, other) for each, value in zip(found, values, strict=True)]
             batch.texts[row, index] = tokens.codes(list(map(bytes, found)))
+        if len(self.collective):
+            unnamed = index[batch.texts[self.collective[0], index] == ABSENT]
+            batch.texts[self.collective[:, np.newaxis], unnamed] = ABSENT
 
     def _values(self, arguments: Sequence[bytes]) -> list[Any]:
         try:
@@ -120,13 +126,16 @@ def _without_bad_values(text: bytes) -> bytes:
     return msgspec.json.encode({key: value for key, value in readable.items() if value is not None})
 
 
-_GROUPS: Final = (  # host, host with a collective, device, device with a collective, memory
-    _Group("HostArguments", *_HOST),
-    _Group("HostCollectiveArguments", _HOST[0], (*_HOST[1], *_COLLECTIVE)),
-    _Group("DeviceArguments", *_DEVICE),
-    _Group("DeviceCollectiveArguments", _DEVICE[0], (*_DEVICE[1], *_COLLECTIVE)),
-    _Group("MemoryArguments", *_MEMORY),
-)
+GROUPS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "host": _HOST,
+    "host with a collective": (_HOST[0], (*_HOST[1], *_COLLECTIVE)),
+    "device": _DEVICE,
+    "device with a collective": (_DEVICE[0], (*_DEVICE[1], *_COLLECTIVE)),
+    "memory": _MEMORY,
+}
+"""Groups of rows -> the columns of `INTEGERS` and of `TEXTS` that are read from their arguments."""
+
+_GROUPS: Final = tuple(_Group(name, *columns) for name, columns in GROUPS.items())
 _HOST_ROWS, _DEVICE_ROWS, _MEMORY_ROWS = 0, 2, 4
 _LARGEST: Final = -MISSING
 _DECODE: Final[Callable[[bytes], list[Entry]]] = msgspec.json.Decoder(list[Entry]).decode
@@ -162,8 +171,8 @@ class StructParser:
         What was found so far.
     """
 
-    def __init__(self, *, python: bool) -> None:
-        self._tokens = TokenDict()
+    def __init__(self, *, python: bool, tokens: Tokens | None = None) -> None:
+        self._tokens = TokenDict() if tokens is None else tokens
         self._python = python
         self._fates: dict[bytes, int | None] = {}
         self.columns = Columns(self._tokens)
