@@ -82,7 +82,7 @@ def stacked_bars(rows: pd.DataFrame, parts: Sequence[tuple[str, str, str]], *, t
         .mark_bar(stroke=INK, strokeWidth=1, height={"band": 0.7})
         .encode(
             y=alt.Y("label:N").sort(None).title(None).axis(label_axis(drawn["label"])),
-            x=alt.X("time:Q").stack("zero").title(f"{axis} ({unit})").scale(alt.Scale(domain=[0, largest / scale or 1.0])),
+            x=alt.X("time:Q", stack="zero").title(f"{axis} ({unit})").scale(alt.Scale(domain=[0, largest / scale or 1.0])),
             color=alt.Color("part:N")
             .scale(alt.Scale(domain=named, range=colours(pd.Series([group for _, _, group in parts]))))
             .legend(alt.Legend(orient="bottom", title=None, symbolStrokeColor=INK)),
