@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from perfnb.read.kineto import read_kineto as read_trace
     from perfnb.run import Machine, Run
     from perfnb.suggest import plan, suggest
+    from perfnb.summarize import RankSummary, summarize_ranks
     from perfnb.verify import Outcome, verify
     from perfnb.whatif.step_model import predict
 
@@ -37,6 +38,7 @@ __all__ = [
     "NotMeasured",
     "Outcome",
     "Prediction",
+    "RankSummary",
     "Run",
     "Suggestion",
     "Unknown",
@@ -55,6 +57,7 @@ __all__ = [
     "step_ledger",
     "step_timeline_chart",
     "suggest",
+    "summarize_ranks",
     "undo",
     "unload_ipython_extension",
     "verify",
@@ -70,6 +73,7 @@ _PLACES: Final = MappingProxyType(
         "NotMeasured": "perfnb.findings",
         "Outcome": "perfnb.verify",
         "Prediction": "perfnb.prediction",
+        "RankSummary": "perfnb.summarize",
         "Run": "perfnb.run",
         "Suggestion": "perfnb.fix",
         "Unknown": "perfnb.prediction",
@@ -87,6 +91,7 @@ _PLACES: Final = MappingProxyType(
         "step_ledger": "perfnb.ledger",
         "step_timeline_chart": "perfnb.charts",
         "suggest": "perfnb.suggest",
+        "summarize_ranks": "perfnb.summarize",
         "undo": "perfnb.apply",
         "unload_ipython_extension": "perfnb.magics",
         "verify": "perfnb.verify",
@@ -94,6 +99,9 @@ _PLACES: Final = MappingProxyType(
     }
 )
 """Public name to its module, with the name that it has there after a colon where that differs."""
+
+_PACKAGES: Final = ("analyses", "charts")
+"""Packages of many public names, reached as `perfnb.analyses.idle_gaps` after `import perfnb`."""
 
 
 class _Package(ModuleType):
@@ -113,6 +121,8 @@ sys.modules[__name__].__class__ = _Package
 
 def __getattr__(name: str) -> Any:
     """The public name, loaded on first use (PEP 562)."""
+    if name in _PACKAGES:
+        return importlib.import_module(f"perfnb.{name}")
     if name not in _PLACES:
         message = f"module 'perfnb' has no attribute {name!r}: its public names are {', '.join(__all__)}"
         raise AttributeError(message, name=name, obj=sys.modules[__name__])
@@ -132,7 +142,7 @@ def _show_values() -> None:
 
 def __dir__() -> list[str]:
     """The public names and those that every module has."""
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_PACKAGES})
 
 
 _show_values()

@@ -139,7 +139,8 @@ def _cut_sentence(raw: RawTrace, origin_ns: int, steps: pd.DataFrame) -> str:
 def _notes(raw: RawTrace, host: pd.DataFrame) -> list[str]:
     """Sentences on what was repaired and on what a file holds that no table does."""
     name = raw.path.name
-    notes = [f"{name}: repaired {what} in {count:,} events" for what, count in sorted(raw.repairs.items())]
+    notes = [f"{name}: read by the slower parser: {raw.remark}"] if raw.remark else []
+    notes += [f"{name}: repaired {what} in {count:,} events" for what, count in sorted(raw.repairs.items())]
     left_out = ", ".join(f"{count:,} {_LEFT_OUT.get(kind, kind)}" for kind, count in sorted(raw.counts.items()))
     notes += [f"{name}: left out {left_out}"] if left_out else []
     others = host["category"].value_counts()

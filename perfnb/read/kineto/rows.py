@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfnb.errors import PerfnbError, TraceFormatError
+from perfnb.read.kineto import scanner
 from perfnb.read.kineto.columns import (
     COMPLETE,
     HEAD,
@@ -25,6 +26,8 @@ from perfnb.read.kineto.columns import (
     settled,
 )
 from perfnb.read.kineto.events import Cut, TraceFile
+from perfnb.read.kineto.scanner import ScanParser
+from perfnb.read.kineto.source import text_bytes
 from perfnb.read.kineto.structs import StructParser
 
 ParserName = Literal["auto", "msgspec", "numba"]
@@ -59,6 +62,8 @@ class RawTrace:
         What had to be repaired, and in how many entries.
     cut
         Where the file ends early, None where it does not.
+    remark
+        Why the fast parser could not be used, where it would have been.
     """
 
     path: Path
@@ -73,6 +78,7 @@ class RawTrace:
     entries: int
     repairs: Counter[str]
     cut: Cut | None
+    remark: str = ""
 
 
 def read_rows(path: Path, *, python: bool = False, partial: bool = False, parser: ParserName = "auto") -> RawTrace:
@@ -102,7 +108,7 @@ def read_rows(path: Path, *, python: bool = False, partial: bool = False, parser
         If the parser is not known or not installed.
     """
     file = TraceFile(path, partial=partial)
-    made = _parser(parser, path, python=python)
+    made, remark = _parser(parser, path, python=python)
     file.read(made)
     columns = made.columns
     batch = columns.joined()
@@ -125,6 +131,7 @@ def read_rows(path: Path, *, python: bool = False, partial: bool = False, parser
         entries=file.entries,
         repairs=+file.repairs,
         cut=file.cut,
+        remark=remark,
     )
     _refuse_useless(raw)
     return raw
@@ -135,11 +142,19 @@ def _base_ns(keys: dict[str, Any]) -> int:
     return base if abs(base) < _LATEST_NS else 0
 
 
-def _parser(name: ParserName, path: Path, *, python: bool) -> Parser:
+def _parser(name: ParserName, path: Path, *, python: bool) -> tuple[Parser, str]:
+    """The parser to use, and why it is not the one for large files where that would have been better."""
     if name not in PARSERS:
         message = f"parser={name!r} is not known: use one of {', '.join(PARSERS)}"
         raise PerfnbError(message)
-    return StructParser(python=python)
+    if name == "numba":
+        return ScanParser(python=python), ""
+    if name == "auto" and scanner.available() and text_bytes(path) >= scanner.SCAN_FROM_BYTES:
+        try:
+            return ScanParser(python=python), ""
+        except scanner.ScannerError as error:
+            return StructParser(python=python), str(error)
+    return StructParser(python=python), ""
 
 
 def _texts(batch: Batch, tokens: Any) -> tuple[dict[str, TextColumn], int]:

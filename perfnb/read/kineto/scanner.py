@@ -252,6 +252,10 @@ def _check(kernels: Any) -> None:
         raise ScannerError(message)
     if not _is_kept(Path(kernels.scan.stats.cache_path)):
         print(f"perfnb: compiling the trace scanner once (about {_COMPILING_S} s) ...", file=sys.stderr, flush=True)  # noqa: T201 - no warning: nothing is wrong
+    table = kernels.TokenTable()
+    table.code(b"null")
+    nothing = (kind(*[0] * len(kind._fields)) for kind in (Found, Layout))
+    kernels.scan(np.frombuffer(b"]", dtype=np.uint8).ctypes.data, 1, 0, *nothing, table.addresses, Rows(*[0] * len(Rows._fields)))
 
 
 def _is_kept(folder: Path) -> bool:

@@ -18,6 +18,7 @@ PROGRESS_FROM_BYTES: Final = 4 << 20  # of the file as stored: smaller ones are 
 _ISAL_ERROR: Final = cast("type[Exception]", isal_zlib.error)
 _GZIP: Final = b"\x1f\x8b"
 _GZIP_WINDOW: Final = 31  # zlib: 15 bits of window, 16 more for a gzip header
+_LEAST_GZIP: Final = 18  # bytes: header and trailer
 _STORED_BYTES: Final = 1 << 18  # compressed bytes read at a time
 _KNOWN: Final = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself: run `git lfs pull`"),
@@ -113,6 +114,19 @@ def _plain(file: IO[bytes], progress: tqdm[Never]) -> Iterator[bytes]:
     while piece := file.read(PIECE_BYTES):
         progress.update(len(piece))
         yield piece
+
+
+def text_bytes(path: Path) -> int:
+    """Size of a file's content, from the end of a gzip file (of its last member, up to 4 GB: RFC 1952, ISIZE); 0 if unreadable."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            if file.read(2) != _GZIP or size < _LEAST_GZIP:
+                return size
+            file.seek(-4, 2)
+            return max(size, int.from_bytes(file.read(4), "little"))
+    except OSError:
+        return 0
 
 
 def what_it_is(head: bytes) -> str | None:
