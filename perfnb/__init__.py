@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from perfnb.ledger import step_ledger
     from perfnb.magics import load_ipython_extension, unload_ipython_extension
     from perfnb.panels import bottleneck_panel, whatif_panel
+    from perfnb.perfetto import open_in_perfetto
     from perfnb.prediction import Change, Prediction, Unknown
     from perfnb.read.kineto import read_kineto as read_trace
     from perfnb.run import Machine, Run
@@ -51,6 +52,7 @@ __all__ = [
     "findings_chart",
     "impact_chart",
     "load_ipython_extension",
+    "open_in_perfetto",
     "plan",
     "predict",
     "read_trace",
@@ -85,6 +87,7 @@ _PLACES: Final = MappingProxyType(
         "findings_chart": "perfnb.charts",
         "impact_chart": "perfnb.charts",
         "load_ipython_extension": "perfnb.magics",
+        "open_in_perfetto": "perfnb.perfetto",
         "plan": "perfnb.suggest",
         "predict": "perfnb.whatif.step_model",
         "read_trace": "perfnb.read.kineto:read_kineto",

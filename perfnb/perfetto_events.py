@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count, groupby
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import pandas as pd
@@ -132,7 +132,7 @@ def _findings(run: Run) -> Iterator[bytes]:
         for rank, steps in own.groupby("rank"):
             start = float(steps["start_us"].min())
             end = float((steps["start_us"] + steps["duration_us"]).max())
-            yield from _span("findings", finding.detector.replace("_", " "), int(rank), next(numbers), start, end - start, known)
+            yield from _span("findings", finding.detector.replace("_", " "), cast("int", rank), next(numbers), start, end - start, known)
 
 
 def _slice(name: str, category: str, process: int, thread: int, start: float, duration: float, known: dict[str, Any]) -> bytes:

@@ -1,15 +1,17 @@
-"""The charts of what devices did: kinds of time, overlap, idle causes, kernels and operators."""
+"""The charts of what devices did: kinds of time, overlap of communication, causes of idle time."""
 
 from __future__ import annotations
+
+from typing import Final
 
 import altair as alt
 import pandas as pd
 
+from perfnb import text
 from perfnb.charts.bars import stacked_bars, time_bars
 from perfnb.charts.theme import drawable
 
-_KINDS = {"compute": "computing", "communication": "communication", "copy": "copying", "memset": "copying"}
-_CAUSES = {  # cause of idle time -> what it is called, and its group
+_CAUSES: Final = {  # cause of idle time -> what it is called, and its group
     "data": ("waiting for the DataLoader", "data"),
     "sync": ("held by a synchronization", "waiting"),
     "launch": ("launching", "launching"),
@@ -36,16 +38,22 @@ def device_breakdown_chart(breakdown: pd.DataFrame) -> alt.LayerChart:
     Raises
     ------
     TooManyRows
-        If there are more than 2,000 rows.
+        If there are more than 500 rows, of four parts each.
     """
-    rows = drawable(breakdown, "perfnb.device_breakdown(run)")
     parts = (
         ("compute_us", "computing", "computing"),
         ("exposed_communication_us", "exposed communication", "communication"),
         ("exposed_copy_us", "exposed copies", "copying"),
         ("idle_us", "idle", "other"),
     )
-    return stacked_bars(rows.assign(label=_labels(rows)), parts, title="What each device did", axis="time")
+    return stacked_bars(
+        breakdown.assign(label=_labels(breakdown)),
+        parts,
+        title="What each device did",
+        axis="time",
+        subject="device time by kind",
+        aggregate="perfnb.device_breakdown(run, by='window'), or draw the rows of some ranks or steps",
+    )
 
 
 def communication_overlap_chart(overlap: pd.DataFrame) -> alt.LayerChart:
@@ -54,12 +62,33 @@ def communication_overlap_chart(overlap: pd.DataFrame) -> alt.LayerChart:
     Parameters
     ----------
     overlap
-        One row per (rank, device); from `perfnb.analyses.communication_overlap`. Devices whose communication was not measured
-        are left out.
+        One row per (rank, device), or per (rank, device, step); from `perfnb.analyses.communication_overlap`. Rows whose
+        communication is NA are left out: a sentence below the title counts them.
+
+    Returns
+    -------
+    altair.LayerChart
+        One bar per row with communication.
+
+    Raises
+    ------
+    TooManyRows
+        If there are more than 1,000 rows with communication, of two parts each.
     """
-    rows = drawable(overlap[overlap["communication_us"].notna()], "perfnb.analyses.communication_overlap(run)")
+    known = overlap["communication_us"].notna()
+    unknown, rows = int((~known).sum()), overlap[known]
     parts = (("overlapped_us", "hidden behind computing", "computing"), ("exposed_communication_us", "exposed", "communication"))
-    return stacked_bars(rows.assign(label=_labels(rows)), parts, title="Communication", axis="time")
+    return stacked_bars(
+        rows.assign(label=_labels(rows)),
+        parts,
+        title="Communication",
+        axis="time",
+        subject="communication by device",
+        aggregate="perfnb.analyses.communication_overlap(run, by='window'), or draw the rows of some ranks or steps",
+        note=f"Not measured: {unknown:,} of {text.count(len(overlap), 'bar')}; the table's column reason says why."
+        if unknown
+        else "",
+    )
 
 
 def idle_chart(summary: pd.DataFrame) -> alt.LayerChart:
@@ -69,15 +98,20 @@ def idle_chart(summary: pd.DataFrame) -> alt.LayerChart:
     ----------
     summary
         One row per (rank, device, cause); from `perfnb.analyses.idle_summary`. Devices are added up.
+
+    Returns
+    -------
+    altair.LayerChart
+        One bar per cause, the longest first.
     """
     together = summary.groupby("cause", observed=True)["idle_us"].sum().sort_values(ascending=False, kind="stable")
-    known = [_CAUSES.get(str(cause), (str(cause), "other")) for cause in together.index]
+    named = [_CAUSES.get(str(cause), (str(cause), "other")) for cause in together.index]
     rows = pd.DataFrame(
         {
-            "label": [name for name, _ in known],
-            "group": [group for _, group in known],
+            "label": pd.Series([name for name, _ in named], dtype=object),
+            "group": pd.Series([group for _, group in named], dtype=object),
             "time_us": together.to_numpy(dtype=float),
-            "share": (together / together.sum()).to_numpy(dtype=float) if len(together) else [],
+            "share": (together / (float(together.sum()) or float("nan"))).to_numpy(dtype=float),
         }
     )
     return time_bars(
@@ -88,50 +122,14 @@ def idle_chart(summary: pd.DataFrame) -> alt.LayerChart:
     )
 
 
-def kernels_chart(kernels: pd.DataFrame) -> alt.LayerChart:
-    """Bars of the kernels with the most time.
-
-    Parameters
-    ----------
-    kernels
-        One row per (kind, name): total_us, share; from `perfnb.analyses.largest(kernel_summary(run))`.
-    """
-    rows = drawable(kernels, "perfnb.analyses.largest")
-    rows = rows.assign(label=rows["name"], group=[_KINDS.get(kind, "other") for kind in rows["kind"]], time_us=rows["total_us"])
-    return time_bars(rows, title="Kernels with the most time", axis="total over all devices", subject="device time by kernel")
-
-
-def operators_chart(operators: pd.DataFrame, count: int = 20) -> alt.LayerChart:
-    """Bars of the operators that launched the most device time.
-
-    Parameters
-    ----------
-    operators
-        One row per (rank, operator); from `perfnb.analyses.operator_kernels`. Ranks are added up.
-    count
-        How many operators to show.
-    """
-    named = operators.assign(operator=operators["operator"].astype("object").where(operators["operator"].notna(), "no operator"))
-    together = named.groupby("operator")["kernel_us"].sum().sort_values(ascending=False, kind="stable")
-    shown = together.head(count)
-    rows = pd.DataFrame(
-        {"label": shown.index, "group": "computing", "time_us": shown.to_numpy(), "share": (shown / together.sum()).to_numpy()}
-    )
-    return time_bars(
-        drawable(rows, "perfnb.analyses.operator_kernels"),
-        title="Operators that launched the most device time",
-        axis="device time of all ranks",
-        subject="device time by operator",
-    )
-
-
 def _labels(rows: pd.DataFrame) -> list[str]:
     """Rank, device and step of each row, as far as they tell rows apart."""
-    devices = rows[["rank", "device"]].drop_duplicates()
+    device = rows["device"].to_numpy(dtype=float, na_value=-1)
+    devices = pd.DataFrame({"rank": rows["rank"].to_numpy(), "device": device}).drop_duplicates()
     alone = len(devices) == rows["rank"].nunique()
     labels = [
-        f"rank {rank:.0f}" + ("" if alone else f" device {device:.0f}" if device >= 0 else " device unknown")
-        for rank, device in zip(rows["rank"], rows["device"], strict=True)
+        f"rank {rank:.0f}" + ("" if alone else f" device {number:.0f}" if number >= 0 else " device unknown")
+        for rank, number in zip(rows["rank"], device, strict=True)
     ]
     if "step" not in rows:
         return labels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,10 @@ from perfnb.nesting import ROOT, innermost, parents
 from perfnb.read.kineto.classify import Bools, per_name
 
 Rows = NDArray[np.int64]
+Value = TypeVar("Value", np.bool_, np.int64)
 
 OPERATOR_PREFIXES: Final = ("c10d::", "_c10d_functional::", "symm_mem::", "record_param_comms")
-"""Operators of torch.distributed: Ops.cpp, Functional.cpp, SymmetricMemory.cpp and ParamCommsUtils.hpp of torch/csrc/distributed/c10d."""
+"""Operators of torch.distributed: Ops, Functional, SymmetricMemory and ParamCommsUtils in torch/csrc/distributed/c10d."""
 
 _STATES_ARGUMENTS: Final = "record_param_comms"
 _STATES_TYPE: Final = re.compile(r"^(?:(?:nccl|rccl):|_?c10d(?:_functional)?::)")
@@ -54,7 +55,7 @@ def around(host: pd.DataFrame, device: pd.DataFrame) -> Around:
     call = launch_rows(host, device)
     operator = _at(innermost(above, per_name(host["category"], "operator".__eq__)), call)
     return Around(
-        _at(is_distributed, operator, absent=False),
+        _at(is_distributed, operator, absent=0),
         _at(innermost(above, per_name(host["name"], _STATES_ARGUMENTS.__eq__)), call),
         _at(innermost(above, states_type), call),
     )
@@ -75,8 +76,8 @@ def launch_rows(host: pd.DataFrame, device: pd.DataFrame) -> Rows:
     return found
 
 
-def _at(values: NDArray[np.generic], rows: Rows, absent: object = ROOT) -> NDArray[np.generic]:  # type: ignore[type-arg]
+def _at(values: NDArray[Value], rows: Rows, absent: int = ROOT) -> NDArray[Value]:
     """Values at rows; `absent` where a row is `ROOT`."""
     taken = values[rows]
-    taken[rows == ROOT] = absent
+    np.putmask(taken, rows == ROOT, absent)
     return taken

@@ -106,7 +106,7 @@ def device_ops(raw: RawTrace, rank: int, origin_ns: int, communication: Callable
                 "duration_us": microseconds(raw.duration_ns[rows]),
                 "correlation": nullable(raw.integers["correlation"][rows]),
                 "bytes": nullable(raw.integers["bytes"][rows]),
-                "kind_source": pd.Categorical.from_codes(source, categories=["category", "arguments", "name"]),
+                "kind_source": pd.Categorical.from_codes(source, categories=pd.Index(["category", "arguments", "name"])),
                 "grid": raw.texts["grid"].where(rows).categorical(),
                 "block": raw.texts["block"].where(rows).categorical(),
                 "occupancy_share": _shares(raw.texts["occupancy"].where(rows)),
@@ -118,7 +118,7 @@ def device_ops(raw: RawTrace, rank: int, origin_ns: int, communication: Callable
 
 def allocations(raw: RawTrace, rank: int, origin_ns: int) -> pd.DataFrame:
     """Allocations and frees of one file as table allocations, in the order in which they happened."""
-    rows = raw.memory[raw.integers["allocation"][raw.memory] != MISSING]
+    rows = raw.memory
     order = np.lexsort((rows, raw.integers["order"][rows], raw.start_ns[rows]))
     rows = rows[order]
     on_host = raw.integers["device_type"][rows] == _HOST_MEMORY
@@ -142,7 +142,8 @@ def steps(host: pd.DataFrame, rank: int, names: tuple[str, ...] = STEP_NAMES) ->
     successive loader waits bound them. Steps without a duration are left out; numbers that repeat or are none give way to the
     order.
     """
-    is_step = per_name(host["name"], lambda name: name.startswith(names)) & per_name(host["category"], "annotation".__eq__)
+    is_marked = per_name(host["category"], ("annotation", "operator").__contains__)  # until 2021 annotations were operators
+    is_step = per_name(host["name"], lambda name: name.startswith(names)) & is_marked
     frame, note = _marked_steps(host[is_step]) if is_step.any() else (_bounded_by_loader(host), None)
     longer = (
         frame[frame["duration_us"] > 0].sort_values("start_us", kind="stable").drop_duplicates("start_us").reset_index(drop=True)

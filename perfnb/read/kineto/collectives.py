@@ -61,9 +61,9 @@ def _on_device(raw: RawTrace, device: tuple[pd.DataFrame, Rows], host: tuple[pd.
         codes = raw.texts[column].codes
         found = codes[own]
         found = np.where((found == ABSENT) & (other >= 0), codes[other] if len(codes) else ABSENT, found)
-        return np.append(raw.texts[column].distinct, None)[found]
+        return _with_none(raw.texts[column].distinct)[found]
 
-    named = np.append(host[0]["name"].cat.categories.to_numpy(dtype=object), None)
+    named = _with_none(host[0]["name"].cat.categories.to_numpy(dtype=object))
     around = named[np.where(ranges.names[chosen] >= 0, _codes(host[0]["name"], ranges.names[chosen]), -1)]
     group = np.where(pd.isna(texts("group")), texts("group_id"), texts("group"))
     size = _numbers(texts("group_size"))
@@ -106,7 +106,7 @@ def _on_host(host: pd.DataFrame) -> pd.DataFrame:
         {
             "rank": ranges["rank"].to_numpy(),
             "group": group,
-            "sequence": nullable(pd.Series(group).groupby(group).cumcount().to_numpy(dtype=np.int64)),
+            "sequence": pd.Series(group).groupby(group).cumcount().astype("Int64").to_numpy(dtype=object),
             "collective": np.array([collective_of(name) for name in names], dtype=object),
             "dtype": dtype,
             "elements_in": nullable(elements),
@@ -117,6 +117,11 @@ def _on_host(host: pd.DataFrame) -> pd.DataFrame:
             "clock": "host",
         }
     )
+
+
+def _with_none(values: Objects) -> Objects:
+    """Values and a last one, None, for code -1."""
+    return np.array([*values, None], dtype=object)
 
 
 def _codes(column: pd.Series, rows: NDArray[np.int64]) -> NDArray[np.int64]:

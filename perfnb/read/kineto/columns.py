@@ -195,7 +195,7 @@ class TextColumn:
         used = np.flatnonzero(np.bincount(self.codes[self.codes >= 0], minlength=len(self.distinct)))
         place = np.full(len(self.distinct) + 1, ABSENT, dtype=np.int32)  # the last entry is that of ABSENT
         place[used] = np.arange(len(used), dtype=np.int32)
-        return pd.Categorical.from_codes(place[self.codes], categories=pd.Index(self.distinct[used], dtype="str"))  # type: ignore[arg-type]  # pandas-stubs knows only sequences
+        return pd.Categorical.from_codes(place[self.codes], categories=pd.Index(self.distinct[used], dtype="str"))
 
 
 @dataclass

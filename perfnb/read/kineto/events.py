@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from perfnb.errors import EXPORT_HINT, NotATraceError, TraceFormatError
 from perfnb.read.kineto.columns import Parser, Stop
-from perfnb.read.kineto.repair import Found, NextEntry, next_entry
+from perfnb.read.kineto.repair import TOO_DEEP, Found, NextEntry, is_unfinished, mended_texts, next_entry
 from perfnb.read.kineto.source import Pieces, what_it_is
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -113,7 +113,7 @@ class TraceFile:
                 self.cut = Cut(self._offset + len(text), self.entries + 1, list_is_whole=False)
                 return None
             else:
-                self._stop(text, position, pieces.damage or found.reason)
+                self._stop(text, found.at or position, pieces.damage or found.reason)
                 return None
         self._offset += position
         return text[position:]
@@ -130,7 +130,7 @@ class TraceFile:
         if self.partial:
             self.cut = Cut(self._offset + position, self.entries + 1, list_is_whole=False, reason=reason)
             return
-        around = text[position : position + _SHOWN_BYTES].decode("utf-8", "replace")
+        around = text[max(position - _SHOWN_BYTES // 2, 0) : position + _SHOWN_BYTES // 2].decode("utf-8", "replace")
         message = (
             f"{self.path.name} is malformed in event {self.entries + 1:,}, {self._offset + position:,} bytes into the text "
             f"(uncompressed), near {around!r}: {reason}; record or copy it again, or pass partial=True to read it up to there"
@@ -158,6 +158,7 @@ class TraceFile:
                 self._offset = begin
                 return text[begin:], False
         if text and (begin := self._head(text)) is not None:
+            self._offset = begin
             return text[begin:], False
         raise self._no_list(text, pieces)
 
@@ -191,14 +192,47 @@ class TraceFile:
 
     def _tail(self, text: bytes, pieces: Pieces, *, bare: bool) -> None:
         """The keys after the list; where they are cut off, those before the cut."""
-        if bare:
+        position = 0
+        if not bare:
+            keys, _, position = _members(text.decode("latin-1"), 0)
+            if text[position : position + 1] != b"}" and (mended := mended_texts(text)) != text:
+                keys, _, end = _members(mended.decode("latin-1"), 0)
+                if mended[end : end + 1] == b"}":
+                    text, position = mended, end
+                    self.repairs["texts beside the events"] += 1
+            if "traceEvents" in keys:
+                self._stop(text, position, "a second list traceEvents")
+                return
+            self.keys |= keys
+            if text[position : position + 1] != b"}":
+                self._cut_or_stop(text, position, pieces)
+                return
+            position += 1
+        if pieces.damage:
+            self._stop(text, position, pieces.damage)
+        elif text[position:].strip(b" \t\r\n\0"):
+            self._stop(text, position, "nothing may follow the trace")
+
+    def _cut_or_stop(self, text: bytes, position: int, pieces: Pieces) -> None:
+        if pieces.damage:
+            self._stop(text, position, pieces.damage)
             return
-        decoded = text.decode("latin-1")
-        keys, _, position = _members(decoded, 0)
-        keys.pop("traceEvents", None)
-        self.keys |= keys
-        if decoded[position : position + 1] != "}":
-            self.cut = Cut(self._offset + position, self.entries, list_is_whole=True, reason=pieces.damage)
+        reason, at = _why(text[position:].decode("latin-1"))
+        if is_unfinished(text, position + at, reason):
+            self.cut = Cut(self._offset + len(text), self.entries, list_is_whole=True)
+        else:
+            self._stop(text, position + at, reason)
+
+
+def _why(text: str) -> tuple[str, int]:
+    """Why a key and its value are no JSON, and where."""
+    try:
+        json.JSONDecoder(strict=False).decode("{" + text.rstrip() + "}")
+    except json.JSONDecodeError as error:
+        return error.msg, min(error.pos - 1, len(text))
+    except (RecursionError, ValueError):
+        return TOO_DEEP, 0
+    return "Expecting ',' delimiter", len(text)
 
 
 def _members(text: str, start: int, until: str | None = None) -> tuple[dict[str, Any], int | None, int]:

@@ -42,7 +42,8 @@ def trace_files(paths: Sequence[str | PathLike[str]]) -> tuple[list[Path], froze
         else:
             message = f"{path} does not exist"
             raise TraceFormatError(message)
-    return list(dict.fromkeys(files)), frozenset(found)
+    once = {file.resolve(): file for file in reversed(files)}  # a file named twice is read once, in its first place
+    return [file for file in dict.fromkeys(files) if once[file.resolve()] == file], frozenset(found)
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -26,25 +26,29 @@ def ranks_of(paths: Sequence[Path], keys: Sequence[Mapping[str, Any]]) -> tuple[
     Examples
     --------
     >>> ranks_of([Path("rank1.json"), Path("rank0.json")], [{}, {}])
-    ((1, 0), None)
+    ((1, 0), "rank_source name: rank1.json, rank0.json does not say which rank it is, the number in the file's name counts")
     """
     own = [_whole(_info(each).get("rank")) for each in keys]
     found = [_NUMBER_IN_NAME.search(path.name) for path in paths]
     named = [int(match.group(1)) if match else None for match in found]
+    tells_apart = None not in named and len(set(named)) == len(named)
+    agrees = all(mine in (None, other) for mine, other in zip(own, named, strict=True))
+    without = ", ".join(path.name for path, rank in zip(paths, own, strict=True) if rank is None)
     note = None
-    if all(rank is not None for rank in own):
+    if not without:
         ranks = own
-    elif len(paths) > 1 and None not in named and len(set(named)) == len(named) and not any(rank is not None for rank in own):
+    elif tells_apart and agrees:
         ranks = named
-    elif len(paths) == 1:
-        ranks = [own[0] if own[0] is not None else 0]
+        note = f"rank_source name: {without} does not say which rank it is, the number in the file's name counts"
     elif any(rank is not None for rank in own):
-        without = ", ".join(path.name for path, rank in zip(paths, own, strict=True) if rank is None)
         message = f"some files say which rank they are, but not {without}: read files of one job only"
         raise RankConflictError(message)
+    elif len(paths) == 1:
+        ranks = [0]
+        note = f"rank_source assumed: {without} does not say which rank it is, 0 is assumed"
     else:
         ranks = list(range(len(paths)))
-        note = f"{len(paths)} files do not say which rank they are: ranks 0 to {len(paths) - 1} in the order given"
+        note = f"rank_source assumed: {len(paths)} files do not say which rank they are: 0 to {len(paths) - 1} in the order given"
     certain = tuple(int(rank) for rank in ranks if rank is not None)
     _refuse_doubles(paths, certain)
     return certain, note
@@ -59,6 +63,12 @@ def world_size_of(paths: Sequence[Path], keys: Sequence[Mapping[str, Any]]) -> i
         If the files state different numbers.
     """
     stated = [(path.name, _whole(_info(each).get("world_size"))) for path, each in zip(paths, keys, strict=True)]
+    infos = zip(paths, map(_info, keys), strict=True)
+    backends = {str(info["backend"]).lower(): path.name for path, info in infos if "backend" in info}
+    if len(backends) > 1:
+        shown = ", ".join(f"{name}: {backend}" for backend, name in backends.items())
+        message = f"the files state different backends ({shown}): read two jobs by two calls"
+        raise RankConflictError(message)
     sizes = {size for _, size in stated if size is not None}
     if len(sizes) > 1:
         shown = ", ".join(f"{name}: {size}" for name, size in stated)
@@ -68,12 +78,13 @@ def world_size_of(paths: Sequence[Path], keys: Sequence[Mapping[str, Any]]) -> i
 
 
 def _refuse_doubles(paths: Sequence[Path], ranks: Sequence[int]) -> None:
-    seen: dict[int, str] = {}
+    seen: dict[int, Path] = {}
     for path, rank in zip(paths, ranks, strict=True):
         if rank in seen:
-            message = f"{seen[rank]} and {path.name} are both rank {rank}: read two jobs, or two recordings of one, by two calls"
+            one, two = (seen[rank].name, path.name) if seen[rank].name != path.name else (seen[rank], path)
+            message = f"{one} and {two} are both rank {rank}: read two jobs, or two recordings of one, by two calls"
             raise RankConflictError(message)
-        seen[rank] = path.name
+        seen[rank] = path
 
 
 def _info(keys: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -95,9 +95,11 @@ def joined(read: Sequence[OneRank], skipped: Sequence[str] = ()) -> Run:
     ranks, assumed = ranks_of(paths, keys)
     notes = [assumed] if assumed else []
     world_size = world_size_of(paths, keys)
-    origin = min(each.origin_ns for each in read)
+    lost = _without_base(read)
+    origin = min(each.origin_ns for each in read if each not in lost)
+    notes += [f"{one.path.name} lost its base time: its clock is not that of the other ranks" for one in lost]
     ordered = sorted(zip(ranks, read, strict=True), key=lambda pair: pair[0])
-    placed = [shifted(one, rank, origin) for rank, one in ordered]
+    placed = [shifted(one, rank, one.origin_ns if one in lost else origin) for rank, one in ordered]
     made = {name: tables.conform(name, stacked([frames[name] for frames in placed])) for name in placed[0]}
     if world_size is not None and len(ranks) < world_size:
         notes.append(f"read {len(ranks)} of {world_size} ranks: answers that need all of them say so")
@@ -118,6 +120,12 @@ def joined(read: Sequence[OneRank], skipped: Sequence[str] = ()) -> Run:
         world_size=world_size,
         source=tuple(one.path.name for _, one in ordered),
     )
+
+
+def _without_base(read: Sequence[OneRank]) -> list[OneRank]:
+    """Files that were cut off before their base time, where other files have one."""
+    without = [one for one in read if "baseTimeNanoseconds" not in one.keys]
+    return [one for one in without if one.cut_sentence] if len(without) < len(read) else []
 
 
 def _read_all(

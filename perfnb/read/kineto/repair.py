@@ -14,20 +14,28 @@ _DECODER: Final = json.JSONDecoder(strict=False, parse_int=str, parse_float=str,
 _SPACE: Final = re.compile(rb"[ \t\r\n]*")
 _FIRST_WINDOW: Final = 1 << 14  # bytes: nearly every entry is shorter
 _LONGEST_ENTRY_BYTES: Final = 1 << 26  # a choice: past it no entry is looked for, the text is damaged
+_LONGEST_REPAIRED_BYTES: Final = 1 << 18  # a choice: fifty times the longest name that was seen; more is not mended
 _MOST_ENDS: Final = 8  # places where a damaged entry may end that are tried
 _KEYS: Final = rb"(?:ph|cat|name|pid|tid|ts|dur|args|id|bp|s)"  # of an event, Chrome trace event format
 _POSSIBLE_END: Final = re.compile(
     rb"\}(?=[ \t\r\n]*(?:,[ \t\r\n]*\{[ \t\r\n]*\"" + _KEYS + rb"\"[ \t\r\n]*:|\][ \t\r\n]*(?:,[ \t\r\n]*\"|\}|$)))"
 )
+_ENTRY_INSIDE: Final = re.compile(rb"\}\s*,\s*\{\s*(?:\\?\")" + _KEYS + rb"(?:\\?\")\s*:")  # a text that swallowed an entry
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_UNFINISHED: Final = re.compile(r'[^\]\[{}",]{0,12}\s*')  # what a cut leaves of a number, a literal or an escape
 _STRING_OR_BARE: Final = re.compile(
     rb'"(?:[^"\\]|\\.)*"|(?<=[:\[, \t\r\n])(?:-?Infinity|NaN|-?nan|-?inf|N/A)(?=[ \t\r\n]*[,}\]])', re.DOTALL
 )
 _CONTROL: Final = re.compile(rb"[\x00-\x1f]")
 _LONE_BACKSLASH: Final = re.compile(rb'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})|(\\)', re.DOTALL)
+_DOUBLED: Final = re.compile(rb'\\["\\]|\\u00[01]|\\')  # what stays as it is where lone backslashes are doubled, and those
 _HIGH_PAIR: Final = re.compile(
     rb"\\\\|(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
 )
 _NEXT_KEY: Final = re.compile(rb'"[ \t\r\n]*(?:,[ \t\r\n]*"' + _KEYS + rb'"[ \t\r\n]*:|\}[ \t\r\n]*$)')
+
+
+TOO_DEEP: Final = "nested too deeply"
 
 
 class Found(Enum):
@@ -42,13 +50,14 @@ class Found(Enum):
 
 @dataclass(frozen=True, slots=True)
 class NextEntry:
-    """What stands next, where it ends, the entry's JSON (repaired where it had to be) and what was repaired or is wrong."""
+    """What stands next, where it ends, its JSON (repaired where it had to be), what was repaired, what is wrong and where."""
 
     found: Found
     end: int = 0
     text: bytes = b""
     repairs: tuple[str, ...] = ()
     reason: str = ""
+    at: int = 0
 
 
 def next_entry(text: bytes, start: int, *, complete: bool) -> NextEntry:
@@ -65,8 +74,8 @@ def next_entry(text: bytes, start: int, *, complete: bool) -> NextEntry:
 
     Examples
     --------
-    >>> next_entry(rb',{"name":"C:\\Users"},{"ph":"X"}]', 0, complete=True)
-    NextEntry(found=<Found.ENTRY: 'an entry'>, end=20, text=b'{"name":"C:\\\\Users"}', repairs=('backslashes',), reason='')
+    >>> next_entry(rb',{"name":"C:\Users"},{"ph":"X"}]', 0, complete=True)
+    NextEntry(found=<Found.ENTRY: 'an entry'>, end=20, text=b'{"name":"C:\\\\Users"}', repairs=('backslashes',), reason='', at=0)
     """
     begin, comma = _begin(text, start)
     if begin == len(text):
@@ -76,15 +85,15 @@ def next_entry(text: bytes, start: int, *, complete: bool) -> NextEntry:
     if len(text) - begin > _LONGEST_ENTRY_BYTES:
         text = text[: begin + _LONGEST_ENTRY_BYTES]
         complete = True
-    end, reason = _value_end(text, begin)
+    end, reason, at = _value_end(text, begin)
     if end is not None:
         after = _SPACE.match(text, end).end()  # type: ignore[union-attr]  # it matches the empty text too
         if after == len(text) and not complete:
             return NextEntry(Found.MORE)
         if after == len(text) or text[after] in b",]":
             return _settled(text[begin:end], end)
-        reason = "Expecting ',' delimiter"
-    return _damaged(text, begin, reason, complete=complete)
+        reason, at = "Expecting ',' delimiter", after
+    return _damaged(text, begin, reason, at, complete=complete)
 
 
 def _begin(text: bytes, start: int) -> tuple[int, bool]:
@@ -95,8 +104,8 @@ def _begin(text: bytes, start: int) -> tuple[int, bool]:
     return begin, comma
 
 
-def _value_end(text: bytes, begin: int) -> tuple[int | None, str]:
-    """Where the JSON value ends that begins here, or why it is none; JSON's structure is ASCII, so Latin-1 keeps positions."""
+def _value_end(text: bytes, begin: int) -> tuple[int | None, str, int]:
+    """Where the JSON value ends that begins here, or why it is none, and where; Latin-1 keeps positions."""
     window = _FIRST_WINDOW
     while True:
         piece = text[begin : begin + window].decode("latin-1")
@@ -104,39 +113,46 @@ def _value_end(text: bytes, begin: int) -> tuple[int | None, str]:
             _, length = _DECODER.raw_decode(piece)
         except json.JSONDecodeError as error:
             if begin + window >= len(text):
-                return None, error.msg
+                return None, error.msg, begin + error.pos
         except RecursionError:
-            return None, "nested too deeply"
+            return None, TOO_DEEP, begin
         else:
             if begin + length < min(begin + window, len(text)) or begin + window >= len(text):
-                return begin + length, ""
+                return begin + length, "", begin
         window *= 16
+
+
+def is_unfinished(text: bytes, at: int, reason: str) -> bool:
+    """Whether JSON that stops being JSON at a place only lacks its end, as in a file that was cut off."""
+    return reason.startswith("Unterminated string") or (
+        len(text) - at < _FIRST_WINDOW and _UNFINISHED.fullmatch(text[at:].decode("latin-1")) is not None
+    )
 
 
 def _settled(entry: bytes, end: int) -> NextEntry:
     if is_json(entry):
         return NextEntry(Found.ENTRY, end, entry)
-    mended, repairs = repaired(entry)
+    mended, repairs = repaired(entry) if len(entry) <= _LONGEST_REPAIRED_BYTES else (None, ())
     if mended is None:
-        return NextEntry(Found.BAD, end, reason="nested too deeply")
+        return NextEntry(Found.BAD, end, reason=TOO_DEEP, at=end - len(entry))
     return NextEntry(Found.ENTRY, end, mended, repairs)
 
 
-def _damaged(text: bytes, begin: int, reason: str, *, complete: bool) -> NextEntry:
+def _damaged(text: bytes, begin: int, reason: str, at: int, *, complete: bool) -> NextEntry:
     """An entry whose end the grammar does not tell: places where it may end are tried."""
+    last = min(len(text), begin + _LONGEST_REPAIRED_BYTES)
     tried = 0
-    for match in _POSSIBLE_END.finditer(text, begin):
+    for match in _POSSIBLE_END.finditer(text, begin, last):
         tried += 1
-        mended, repairs = repaired(text[begin : match.end()])
+        mended, repairs = repaired(text[begin : match.end()]) if reason != TOO_DEEP else (None, ())
         if mended is not None:
             return NextEntry(Found.ENTRY, match.end(), mended, repairs)
         if tried == _MOST_ENDS:
             break
-    if tried < _MOST_ENDS and not complete:
+    if tried < _MOST_ENDS and not complete and last == len(text):
         return NextEntry(Found.MORE)
-    if not tried:
-        return NextEntry(Found.CUT, reason=reason)
-    return NextEntry(Found.BAD, reason=reason)
+    is_cut = complete and (is_unfinished(text, at, reason) or (not tried and last == len(text)))
+    return NextEntry(Found.CUT if is_cut else Found.BAD, reason=reason, at=at)
 
 
 def repaired(entry: bytes) -> tuple[bytes | None, tuple[str, ...]]:
@@ -151,14 +167,19 @@ def repaired(entry: bytes) -> tuple[bytes | None, tuple[str, ...]]:
     (b'{"name":"say \\"hi\\"","ph":"X","dur":null}', ('quotes in a name', 'values that are no JSON'))
     """
     mended, repairs = _strings_mended(entry)
-    if is_json(mended):
+    if is_json(mended) and not _swallows(mended):
         return mended, tuple(repairs)
     quoted = _name_mended(entry)
     if quoted is not None:
         mended, repairs = _strings_mended(quoted)
-        if is_json(mended):
+        if is_json(mended) and not _swallows(mended):
             return mended, ("quotes in a name", *repairs)
     return None, ()
+
+
+def _swallows(entry: bytes) -> bool:
+    """Whether a text in an entry holds the border between two entries: then it is no text of one entry."""
+    return _ENTRY_INSIDE.search(entry) is not None and any(map(_ENTRY_INSIDE.search, _STRING.findall(entry)))
 
 
 def is_json(text: bytes) -> bool:
@@ -168,6 +189,11 @@ def is_json(text: bytes) -> bool:
     except (msgspec.DecodeError, RecursionError):
         return False
     return True
+
+
+def mended_texts(text: bytes) -> bytes:
+    """Text in which control characters, lone backslashes and values that are no JSON are mended."""
+    return _strings_mended(text)[0]
 
 
 def _strings_mended(entry: bytes) -> tuple[bytes, list[str]]:
@@ -184,7 +210,7 @@ def _strings_mended(entry: bytes) -> tuple[bytes, list[str]]:
             inner = _CONTROL.sub(lambda each: b"\\u%04x" % each.group()[0], inner)
         if any(each.group(1) for each in _LONE_BACKSLASH.finditer(inner)):
             repairs["backslashes"] = None
-            inner = re.sub(rb'\\(?!["\\]|u00[01])', rb"\\\\", inner)
+            inner = _DOUBLED.sub(lambda each: each.group() if len(each.group()) > 1 else b"\\\\", inner)
         if any(each.group(2) for each in _HIGH_PAIR.finditer(inner)):
             repairs["halves of surrogate pairs"] = None
             inner = _HIGH_PAIR.sub(lambda each: b"\\ufffd" if each.group(2) else each.group(), inner)

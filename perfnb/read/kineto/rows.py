@@ -28,6 +28,7 @@ from perfnb.read.kineto.columns import (
 from perfnb.read.kineto.events import Cut, TraceFile
 from perfnb.read.kineto.scanner import ScanParser
 from perfnb.read.kineto.source import text_bytes
+from perfnb.read.kineto.stamps import MISSING
 from perfnb.read.kineto.structs import StructParser
 
 ParserName = Literal["auto", "msgspec", "numba"]
@@ -113,8 +114,11 @@ def read_rows(path: Path, *, python: bool = False, partial: bool = False, parser
     columns = made.columns
     batch = columns.joined()
     counts = columns.counts + Counter()
-    kept = (np.abs(batch.start) < _LATEST_NS) & ((batch.kind == MEMORY) | ((batch.duration >= 0) & (batch.duration < _LATEST_NS)))
+    start = np.where(_is_time(batch.start), batch.start, 0) + _base_ns(file.keys)  # both below 2**62: no overflow
+    kept = _is_time(batch.start) & _is_time(start) & ((batch.kind == MEMORY) | (_is_time(batch.duration) & (batch.duration >= 0)))
+    has_size = batch.integers[list(INTEGERS).index("allocation")] != MISSING
     counts["events without a readable start or duration"] += int((~kept).sum())
+    counts["memory events without a readable size"] += int((kept & (batch.kind == MEMORY) & ~has_size).sum())
     counts["entries that are no events"] += file.dropped
     texts, replaced = _texts(batch, columns.tokens.tokens())
     file.repairs["names with bytes that are no UTF-8"] += replaced
@@ -122,10 +126,10 @@ def read_rows(path: Path, *, python: bool = False, partial: bool = False, parser
         path=path,
         texts=texts,
         integers=dict(zip(INTEGERS, batch.integers, strict=True)),
-        start_ns=batch.start + _base_ns(file.keys),
+        start_ns=start,
         duration_ns=batch.duration,
         complete=np.flatnonzero(kept & (batch.kind == COMPLETE)),
-        memory=np.flatnonzero(kept & (batch.kind == MEMORY)),
+        memory=np.flatnonzero(kept & (batch.kind == MEMORY) & has_size),
         keys=file.keys,
         counts=+counts,
         entries=file.entries,
@@ -135,6 +139,11 @@ def read_rows(path: Path, *, python: bool = False, partial: bool = False, parser
     )
     _refuse_useless(raw)
     return raw
+
+
+def _is_time(values: Int64s) -> NDArray[np.bool_]:
+    """Whether times are there and small enough to be added up."""
+    return (values > -_LATEST_NS) & (values < _LATEST_NS)
 
 
 def _base_ns(keys: dict[str, Any]) -> int:
@@ -172,9 +181,11 @@ def _refuse_useless(raw: RawTrace) -> None:
         message = f"{raw.path.name}: {dropped:,} of {raw.entries:,} entries are no events: this is no usable trace"
         raise TraceFormatError(message)
     if not len(raw.complete):
-        early = f"; it ends early at byte {raw.cut.byte:,} (uncompressed)" if raw.cut else ""
         message = (
-            f"{raw.path.name} holds no complete event (ph X) that could be used{early}: "
+            f"{raw.path.name} ends early at byte {raw.cut.byte:,} (uncompressed), before its first complete event: "
+            "record or copy it again"
+            if raw.cut
+            else f"{raw.path.name} holds no complete event (ph X) that could be used: "
             "record with activities=[ProfilerActivity.CPU, ...]"
         )
         raise TraceFormatError(message)

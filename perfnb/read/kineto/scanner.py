@@ -1,4 +1,4 @@
-"""Entries of an event list -> rows, by a scanner that numba compiles: the fast parser of large files (the extra `perfnb[fast]`)."""
+"""Entries of an event list -> rows, by a scanner that numba compiles: the parser of large files (the extra `perfnb[fast]`)."""
 
 from __future__ import annotations
 
@@ -6,21 +6,35 @@ import functools
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfnb.errors import PerfnbError
-from perfnb.read.kineto.columns import HEAD, INTEGERS, MEMORY_NAME, TEXTS, Batch, Int32s, Int64s, Stop, integer_of, is_skipped, value_of
+from perfnb.read.kineto.columns import (
+    HEAD,
+    INTEGERS,
+    MEMORY_NAME,
+    TEXTS,
+    Batch,
+    Int32s,
+    Int64s,
+    Stop,
+    integer_of,
+    is_skipped,
+    value_of,
+)
 from perfnb.read.kineto.stamps import nanoseconds
 from perfnb.read.kineto.structs import DEVICE_CATEGORIES, GROUPS, StructParser, category_of
 
-SCAN_FROM_BYTES: Final = 20 << 20
-SOURCES: Final = ("scanner_memory", "scanner_grammar", "scanner_tokens", "scanner_kernels")
-"""Modules that are compiled."""
+SCAN_FROM_BYTES: Final = 100 << 20
+"""Of a first text: below, numba's start (0.63 CPU s) costs more than the scanner saves.
 
+Measured by benchmarks/scanner_crossover.py: 69 to 75 MB for traces in which nearly every entry is kept, 110 to 280 MB where most
+are Python functions. Once started, the scanner took 2 to 5 times less than msgspec.
+"""
+_SOURCES: Final = ("scanner_memory", "scanner_grammar", "scanner_numbers", "scanner_tokens", "scanner_kernels")
 _COMPILING_S: Final = 8  # measured: 6 to 8
 _ROWS: Final = (1 << 16) + 24  # at a time; columns a power of two apart would share few places of the processor's cache
 _FIXES: Final = 1 << 14
@@ -34,6 +48,11 @@ class ScannerError(PerfnbError):
 def available() -> bool:
     """Whether numba is installed (it is not imported: that takes half a second)."""
     return find_spec("numba") is not None
+
+
+def pays(size: int) -> bool:
+    """Whether the scanner reads a text of that many bytes sooner than msgspec; once started, it does so always."""
+    return available() and (size >= SCAN_FROM_BYTES or _compiled.cache_info().currsize > 0)
 
 
 class Found(NamedTuple):
@@ -107,14 +126,15 @@ class ScanParser:
     def stretch(self, text: bytes, start: int) -> tuple[int, int, Stop]:
         """Take whole entries from a position on; see `Parser.stretch`."""
         kernels = self._kernels
-        stops = {kernels.MORE: Stop.MORE, kernels.END: Stop.END, kernels.ODD: Stop.ODD}
         if start >= len(text):
             return 0, start, Stop.MORE
-        address = np.frombuffer(text, dtype=np.uint8).ctypes.data
-        found, layout = self._kernels.addresses(self._found), self._kernels.addresses(self._layout)
+        stops = {kernels.MORE: Stop.MORE, kernels.END: Stop.END, kernels.ODD: Stop.ODD}
+        address, found, layout = kernels.address_of(text), kernels.addresses(self._found), kernels.addresses(self._layout)
         taken, position = 0, start
         while True:
-            here, position, status = kernels.scan(address, len(text), position, found, layout, self._tokens.addresses, self._kernels.addresses(self._rows))
+            here, position, status = kernels.scan(
+                address, len(text), position, found, layout, self._tokens.addresses, kernels.addresses(self._rows)
+            )
             taken += here
             self._settle(text)
             if status in stops:
@@ -176,7 +196,7 @@ class ScanParser:
         table.counts[:] = 0
 
 
-def _rows(kernels: ModuleType) -> Rows:
+def _rows(kernels: Any) -> Rows:
     return Rows(
         kind=np.empty(_ROWS, dtype=np.int8),
         start=np.empty(_ROWS, dtype=np.int64),
@@ -251,17 +271,20 @@ def _check(kernels: Any) -> None:
         message = "NUMBA_DISABLE_JIT is set"
         raise ScannerError(message)
     if not _is_kept(Path(kernels.scan.stats.cache_path)):
-        print(f"perfnb: compiling the trace scanner once (about {_COMPILING_S} s) ...", file=sys.stderr, flush=True)  # noqa: T201 - no warning: nothing is wrong
+        sys.stderr.write(
+            f"perfnb: compiling the trace scanner once (about {_COMPILING_S} s) ...\n"
+        )  # no warning: nothing is wrong
     table = kernels.TokenTable()
     table.code(b"null")
-    nothing = (kind(*[0] * len(kind._fields)) for kind in (Found, Layout))
-    kernels.scan(np.frombuffer(b"]", dtype=np.uint8).ctypes.data, 1, 0, *nothing, table.addresses, Rows(*[0] * len(Rows._fields)))
+    kinds: tuple[Any, ...] = (Found, Layout, Rows)
+    found, layout, rows = (kind(*[0] * len(kind._fields)) for kind in kinds)  # nothing is read or written for an empty list
+    kernels.scan(kernels.address_of(b"]"), 1, 0, found, layout, table.addresses, rows)
 
 
 def _is_kept(folder: Path) -> bool:
-    """Whether what was compiled is newer than all that it was compiled from; what is older is removed, for numba does not notice."""
+    """Whether what was compiled is newer than its sources; what is older is removed, for numba looks at one source only."""
     kept = [*folder.glob("scanner_kernels.*.nbi"), *folder.glob("scanner_tokens.*.nbi")]
-    sources = [Path(__file__).with_name(f"{name}.py") for name in SOURCES]
+    sources = [Path(__file__).with_name(f"{name}.py") for name in _SOURCES]
     newest = max(source.stat().st_mtime for source in sources)
     fresh = [file for file in kept if file.stat().st_mtime >= newest]
     for file in set(kept) - set(fresh):

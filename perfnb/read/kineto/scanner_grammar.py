@@ -1,7 +1,8 @@
-"""JSON by position: where each value of a text ends, in strict grammar, compiled by numba. Only what `scanner` loads imports it.
+"""JSON by position: where each value of a text ends, in the strict grammar of RFC 8259, compiled by numba.
 
-A function that reads returns the position after what it read, or `~position` (which is negative) of the byte that it did not take.
-The text ends in a zero byte, as every `bytes` of CPython does, which nothing takes: only jumps over several bytes need its length.
+Only what `scanner` loads imports it. A function that reads returns the position after what it read, or `~position` (negative) of
+the byte that it did not take. The text ends in a zero byte, as every `bytes` of CPython does, which nothing takes: only jumps
+over several bytes need the length of the text.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 from numba import njit
 
-from perfnb.read.kineto.scanner_memory import WIDTH, byte, clear_bytes, word
+from perfnb.read.kineto.scanner_memory import WIDTH, WORD, byte, clear_bytes, word
 
 QUOTE, COMMA, MINUS, POINT, ZERO, NINE, BACKSLASH = b'",-.09\\'
 OPEN, CLOSE, CLOSE_LIST = b"{}]"
@@ -24,6 +25,7 @@ _UPPER_A, _UPPER_D, _UPPER_E, _UPPER_F = b"ADEF"
 
 @njit
 def white(text: Any, i: int) -> int:
+    """After white space."""
     c = byte(text, i)
     while c <= _SPACE and (c == _SPACE or c == _LINE or c == _RETURN or c == _TAB):
         i += 1
@@ -33,6 +35,7 @@ def white(text: Any, i: int) -> int:
 
 @njit
 def is_digit(c: int) -> bool:
+    """Whether a byte is a decimal digit."""
     return c >= ZERO and c <= NINE
 
 
@@ -196,10 +199,11 @@ def after_value(text: Any, i: int, n: int) -> int:
 
 @njit
 def is_same(text: Any, i: int, other: Any, k: int, length: int) -> bool:
-    while length >= 8:
+    """Whether two stretches hold the same bytes."""
+    while length >= WORD:
         if word(text, i) != word(other, k):
             return False
-        i, k, length = i + 8, k + 8, length - 8
+        i, k, length = i + WORD, k + WORD, length - WORD
     for step in range(length):
         if byte(text, i + step) != byte(other, k + step):
             return False

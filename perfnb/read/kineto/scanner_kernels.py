@@ -10,31 +10,25 @@ from typing import Any, Final
 from numba import njit
 
 from perfnb.read.kineto.scanner_grammar import (
-    BACKSLASH,
     CLOSE,
     CLOSE_LIST,
     COMMA,
     DELETE,
-    LOWER_N,
-    MINUS,
-    NINE,
     OPEN,
-    POINT,
     QUOTE,
     UPPER_X,
-    ZERO,
     after_colon,
     after_key,
     after_value,
-    is_digit,
     is_same,
     white,
 )
 from perfnb.read.kineto.scanner_memory import byte, number, put_byte, put_code, put_number
-from perfnb.read.kineto.scanner_tokens import MOST_NEW, UNKNOWN, TokenTable, addresses, intern
+from perfnb.read.kineto.scanner_numbers import is_plain_integer, read_integer, read_stamp
+from perfnb.read.kineto.scanner_tokens import MOST_NEW, UNKNOWN, TokenTable, address_of, addresses, intern
 from perfnb.read.kineto.stamps import MISSING
 
-__all__ = ["TokenTable", "addresses", "scan"]
+__all__ = ["TokenTable", "address_of", "addresses", "scan"]
 
 MORE, END, ODD, NEW_CATEGORY, GROW, FULL = range(6)
 HOST, DEVICE, SKIP = 0, 1, 2
@@ -47,9 +41,8 @@ MOST_FIXES: Final = 32  # of one entry
 
 _COUNTED, _NEW, _ODD_PHASE = -1, -2, -3  # what an entry is that gets no row
 _FIRST_ARGUMENT = len(HEAD_KEYS)
+_PHASE_BYTES = 3  # a character in quotes
 _MISSING = int(MISSING)
-_SAFE_DIGITS, _DECIMALS, _WIDEST_STAMP = 15, 3, 20  # as in stamps.py
-_PLAIN_DIGITS, _WIDEST_NUMBER = 18, 40
 
 
 @njit
@@ -72,23 +65,6 @@ def _key_number(text: Any, i: int, length: int, layout: Any) -> int:
         place += 1
         key = number(layout.places, place)
     return -1
-
-
-@njit
-def _is_plain_integer(text: Any, i: int, end: int) -> bool:
-    """Whether a value is one of whose whole number there is no doubt: digits, a short decimal fraction, ASCII text, null."""
-    c = byte(text, i)
-    if c == QUOTE:
-        for k in range(i, end):
-            if byte(text, k) >= DELETE or byte(text, k) == BACKSLASH:
-                return False
-        return True
-    if c != MINUS and not is_digit(c):
-        return c == LOWER_N
-    for k in range(i, end):
-        if byte(text, k) > NINE:
-            return False
-    return end - i <= _WIDEST_NUMBER
 
 
 @njit
@@ -115,7 +91,7 @@ def _arguments(text: Any, i: int, n: int, found: Any, layout: Any) -> int:
         if i < 0:
             return i
         if key >= _FIRST_ARGUMENT:
-            if key < layout.first_text_key and not _is_plain_integer(text, begin, i):
+            if key < layout.first_text_key and not is_plain_integer(text, begin, i):
                 return ~begin
             put_number(found.begins, key, begin)
             put_number(found.ends, key, i)
@@ -169,45 +145,6 @@ def _forget_arguments(found: Any, layout: Any) -> None:
 
 
 @njit
-def _stamp(text: Any, i: int, end: int) -> tuple[int, bool]:
-    """Nanoseconds of microseconds in plain digits; whether they are."""
-    if end - i > _WIDEST_STAMP:
-        return _MISSING, False
-    first, value, whole, decimals = byte(text, i), 0, 0, -1
-    for k in range(i, end):
-        c = byte(text, k)
-        if is_digit(c):
-            value = 10 * value + (c - ZERO)
-            whole += decimals < 0
-            decimals += decimals >= 0
-        elif c == POINT and decimals < 0:
-            decimals = 0
-        else:
-            return _MISSING, False
-    if decimals > _DECIMALS or whole > _SAFE_DIGITS + (first < NINE):
-        return _MISSING, False
-    for _ in range(max(decimals, 0), _DECIMALS):
-        value *= 10
-    return value, True
-
-
-@njit
-def _integer(text: Any, i: int, end: int) -> tuple[int, bool]:
-    """Whole number in plain digits; whether it is one."""
-    is_negative = byte(text, i) == MINUS
-    i += is_negative
-    if end - i > _PLAIN_DIGITS:
-        return _MISSING, False
-    value = 0
-    for k in range(i, end):
-        c = byte(text, k)
-        if not is_digit(c):
-            return _MISSING, c == LOWER_N
-        value = 10 * value + (c - ZERO)
-    return -value if is_negative else value, True
-
-
-@njit
 def _put(array: Any, place: int, column: int, read: tuple[int, bool], key: int, found: Any, rows: Any) -> None:
     """Write a number that was read; where it is not plain, note where it stands for Python to settle."""
     value, is_plain = read
@@ -248,7 +185,7 @@ def _row(text: Any, group: int, found: Any, layout: Any, table: Any, rows: Any) 
     for array, key, column in ((rows.start, TS, START), (rows.duration, DUR, DURATION)):
         put_number(array, row, _MISSING)
         if number(found.ends, key):
-            read = _stamp(text, number(found.begins, key), number(found.ends, key))
+            read = read_stamp(text, number(found.begins, key), number(found.ends, key))
             _put(array, row, column, read, key, found, rows)
     for column in range(layout.integer_columns):
         place = layout.rows * column + row
@@ -256,7 +193,7 @@ def _row(text: Any, group: int, found: Any, layout: Any, table: Any, rows: Any) 
         if number(layout.has_integer, group * layout.integer_columns + column):
             key = _first_present(layout.integer_keys, column, layout.keys_of_integer, found)
             if key >= 0:
-                read = _integer(text, number(found.begins, key), number(found.ends, key))
+                read = read_integer(text, number(found.begins, key), number(found.ends, key))
                 _put(rows.integers, place, column, read, key, found, rows)
     for key in range(CAT, TID + 1):
         put_code(rows.texts, layout.rows * (key - CAT) + row, _text(text, key, found, table))
@@ -273,7 +210,7 @@ def _group(text: Any, found: Any, layout: Any, table: Any) -> int:
     """Group of the row of an entry; `_COUNTED`, `_NEW` or `_ODD_PHASE` where it gets none (yet)."""
     begin = number(found.begins, PH)
     phase = byte(text, begin + 1)
-    if number(found.ends, PH) - begin != 3 or byte(text, begin) != QUOTE or phase >= DELETE:
+    if number(found.ends, PH) - begin != _PHASE_BYTES or byte(text, begin) != QUOTE or phase >= DELETE:
         return _ODD_PHASE
     if phase == UPPER_X:
         fate = HOST

@@ -17,6 +17,9 @@ from numba.extending import intrinsic, overload
 WIDTH: Final = 16
 """Bytes that `clear_bytes` looks at."""
 
+WORD: Final = 8
+"""Bytes that `word` reads."""
+
 _QUOTE, _BACKSLASH, _SPACE = b'"\\ '
 _BYTE, _CODE, _NUMBER = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _VECTOR: Final = ir.VectorType(_BYTE, WIDTH)
@@ -71,12 +74,13 @@ def _compile_read(function: Any, kind: Any, size: int, result: Any, after: Any =
     @intrinsic
     def read(typing: Any, address: Any, i: Any) -> Any:  # noqa: ARG001 - numba's signature
         def generate(_: Any, builder: Any, __: Any, values: Any) -> Any:
-            loaded = builder.load(_pointer(builder, *values, kind, size), align=1)
+            address, i = values
+            loaded = builder.load(_pointer(builder, address, i, kind, size), align=1)
             return after(builder, loaded) if after else loaded
 
         return result(types.int64, types.int64), generate
 
-    overload(function)(lambda text, i: lambda text, i: read(text, i))  # noqa: ARG005 - numba's signature
+    overload(function)(lambda text, i: lambda text, i: read(text, i))  # noqa: ARG005, PLW0108 - numba asks for both signatures
 
 
 def _compile_write(function: Any, kind: Any) -> None:
@@ -92,7 +96,7 @@ def _compile_write(function: Any, kind: Any) -> None:
 
         return types.void(types.int64, types.int64, types.int64), generate
 
-    overload(function)(lambda array, i, value: lambda array, i, value: write(array, i, value))  # noqa: ARG005 - numba's signature
+    overload(function)(lambda array, i, value: lambda array, i, value: write(array, i, value))  # noqa: ARG005, PLW0108 - as above
 
 
 def _first_set(builder: Any, read: Any) -> Any:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from perfnb.read.kineto.columns import ABSENT, Int32s, Int64s
 from perfnb.read.kineto.scanner_grammar import is_same
-from perfnb.read.kineto.scanner_memory import byte, number, put_byte, put_number, word
+from perfnb.read.kineto.scanner_memory import WORD, byte, number, put_byte, put_number, word
 
 MOST_NEW: Final = 32  # texts of one entry
 PHASES: Final = 128  # the phase of an event is one ASCII character
@@ -25,9 +25,10 @@ _HASH_START, _HASH_FACTOR, _HASH_SHIFT = np.uint64(0x9E3779B97F4A7C15), np.uint6
 
 
 class Table(NamedTuple):
-    """Texts by number: slots of the hash table, hash, where each begins in `letters`, what their category is, how often skipped.
+    """Texts by number: slots of the hash table, hash, where each begins in `letters`, its fate as a category, how often skipped.
 
-    `size` holds how many there are and the number of the category that was met last, `phases` how many entries of each phase became no row.
+    `size` holds how many texts there are and the number of the category that was met last, `phases` how many entries of each
+    phase became no row.
     """
 
     slots: Int64s
@@ -63,7 +64,7 @@ class TokenTable:
         if not token:
             return ABSENT
         self.grow(len(token))
-        return int(code_of(np.frombuffer(token, np.uint8).ctypes.data, len(token), self.addresses))
+        return int(code_of(address_of(token), len(token), self.addresses))
 
     def codes(self, values: Sequence[bytes]) -> Int32s:
         """Numbers of many values."""
@@ -87,7 +88,7 @@ class TokenTable:
             return
         new = _made(texts, letters)
         for to, was in zip(new[1:], old[1:], strict=True):
-            if isinstance(to, np.ndarray):
+            if isinstance(to, np.ndarray) and isinstance(was, np.ndarray):
                 to[: len(was)] = was
         _refill(new)
         self.table, self.addresses = new, addresses(new)
@@ -100,6 +101,11 @@ def _refill(table: Table) -> None:
         while table.slots[place] >= 0:
             place = (place + 1) & (table.slot_count - 1)
         table.slots[place] = code
+
+
+def address_of(text: bytes) -> Any:
+    """The address of a text, for as long as something else holds the text."""
+    return np.frombuffer(text, dtype=np.uint8).ctypes.data
 
 
 def addresses(arrays: Any) -> Any:
@@ -126,10 +132,10 @@ def _made(texts: int, letters: int) -> Table:
 @njit
 def _hash(text: Any, i: int, length: int) -> Any:
     value = np.uint64(length) * _HASH_FACTOR + _HASH_START
-    while length >= 8:
+    while length >= WORD:
         value = (value ^ word(text, i)) * _HASH_FACTOR
         value ^= value >> _HASH_SHIFT
-        i, length = i + 8, length - 8
+        i, length = i + WORD, length - WORD
     for step in range(length):
         value = (value ^ np.uint64(byte(text, i + step))) * _HASH_FACTOR
     return value ^ (value >> _HASH_SHIFT)
@@ -138,7 +144,7 @@ def _hash(text: Any, i: int, length: int) -> Any:
 @njit
 def intern(text: Any, i: int, length: int, table: Any) -> int:
     """Number of a text; a new one gets the next number. There must be room for it."""
-    value = np.int64(_hash(text, i, length))
+    value: Any = np.int64(_hash(text, i, length))
     place = value & (table.slot_count - 1)
     code = number(table.slots, place)
     while code >= 0:

@@ -117,7 +117,7 @@ def _plain(file: IO[bytes], progress: tqdm[Never]) -> Iterator[bytes]:
 
 
 def text_bytes(path: Path) -> int:
-    """Size of a file's content, from the end of a gzip file (of its last member, up to 4 GB: RFC 1952, ISIZE); 0 if unreadable."""
+    """Size of a file's content, from the end of a gzip file (of its last member, up to 4 GB: RFC 1952, ISIZE); else 0."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

@@ -55,7 +55,7 @@ class Entry(msgspec.Struct, gc=False):
 
 def _arguments(name: str, integers: Iterable[str], texts: Iterable[str]) -> type[msgspec.Struct]:
     """Struct with one field for each key of the given columns, named as the key."""
-    columns = [(key, Any, MISSING) for column in integers for key in INTEGERS[column]]
+    columns: list[tuple[str, Any, Any]] = [(key, Any, MISSING) for column in integers for key in INTEGERS[column]]
     columns += [(key, msgspec.Raw, _RAW) for column in texts for key in TEXTS[column]]
     fields = [
         (f"f{number}", kind, msgspec.field(name=key, default=default)) for number, (key, kind, default) in enumerate(columns)
