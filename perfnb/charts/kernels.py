@@ -17,7 +17,7 @@ from perfnb.charts.theme import drawable
 _KINDS: Final = {"compute": "computing", "communication": "communication", "copy": "copying", "memset": "copying"}
 _RETURN_TYPE: Final = re.compile(r"^(?:void|std::\w+)\s+(?=\S)")
 _NAMESPACES: Final = re.compile(r"^(?:\(anonymous namespace\)::|[A-Za-z_]\w*::)+(?=[A-Za-z_])")
-_ARGUMENTS: Final = re.compile(r"[<(].*$", re.DOTALL)
+_ARGUMENTS: Final = re.compile(r"(?<=.)[<(].*$", re.DOTALL)
 
 
 def kernels_chart(kernels: pd.DataFrame) -> alt.LayerChart:
