@@ -23,6 +23,7 @@ _SUMMARY: Final = (
     "median_length",
     "p90_length",
     "max_length",
+    "max_calls",
     "full_us",
     "full_share",
 )
@@ -31,9 +32,10 @@ _SUMMARY: Final = (
 def launch_queue(run: Run) -> pd.DataFrame:
     """Queue length of each stream over time.
 
-    A device op enters the queue of its stream when its launch call starts and leaves it when it starts on the device; each op
-    of a graph counts. Ops whose launch was not recorded, and ops that seem to start before their launch, never queue. So the
-    length is never negative, and 0 at the end.
+    A device op enters the queue of its stream when its launch call starts and leaves it when it starts on the device. A graph's
+    ops all enter with its one call: `calls` counts launches, each until its last op starts; that is what a stream holds. Ops
+    whose launch was not recorded, and ops that seem to start before their launch, never queue. So neither number is ever
+    negative, and both are 0 at the end.
 
     Parameters
     ----------
@@ -43,8 +45,9 @@ def launch_queue(run: Run) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row per moment at which a queue changes, by stream and time: rank, device (-1 where not
-        known), stream, time_us and length (from that moment to the next row of the stream). Empty where no launch was recorded.
+        One row per moment at which a queue changes, by stream and time: rank, device (-1 where not known), stream, time_us,
+        and length (ops) and calls (launches) from that moment to the next row of the stream. Empty where no launch was
+        recorded.
 
     Examples
     --------
@@ -64,19 +67,21 @@ def launch_queue(run: Run) -> pd.DataFrame:
     >>> launch_queue(Run(host_ops=host, device_ops=ops))[["time_us", "length"]].to_numpy().tolist()
     [[0.0, 1.0], [3.0, 2.0], [5.0, 1.0], [9.0, 0.0]]
     """
-    ops = run.device_ops[_STREAM].assign(
-        device=run.device_ops["device"].fillna(-1).astype("int64"),
-        enters_us=launches(run)["call_start_us"].to_numpy(),
-        leaves_us=run.device_ops["start_us"].to_numpy(),
+    launched = launches(run)
+    ops = run.device_ops[[*_STREAM, "start_us"]].assign(
+        device=run.device_ops["device"].fillna(-1).astype("int64"), enters_us=launched["call_start_us"], call=launched["call"]
     )
-    queued = ops[ops["enters_us"] < ops["leaves_us"]]
+    queued = ops[ops["enters_us"] < ops["start_us"]].sort_values("start_us", kind="stable")
     frames = []
     for key, own in queued.groupby(_STREAM, dropna=False):
         one = np.ones(len(own))
-        time, length = running(np.concatenate([own["enters_us"], own["leaves_us"]]), np.concatenate([one, -one]))
-        frames.append(_keyed(key, len(time)).assign(time_us=time, length=length.astype(np.int64)))
+        moments = np.concatenate([own["enters_us"], own["start_us"]])
+        time, length = running(moments, np.concatenate([one, -one]))
+        enters, leaves = ~own.duplicated("call"), ~own.duplicated("call", keep="last")
+        calls = running(moments, np.concatenate([enters.astype("float64"), -leaves.astype("float64")]))[1]
+        frames.append(_keyed(key, len(time)).assign(time_us=time, length=length.astype(np.int64), calls=calls.astype(np.int64)))
     if not frames:
-        return pd.DataFrame(columns=[*_STREAM, "time_us", "length"])
+        return pd.DataFrame(columns=[*_STREAM, "time_us", "length", "calls"])
     return pd.concat(frames, ignore_index=True)
 
 
@@ -88,20 +93,21 @@ def launch_queue_summary(queue: pd.DataFrame, full_length: int = FULL_QUEUE) -> 
     queue
         `launch_queue(run)`.
     full_length
-        Length at and above which a queue counts as full.
+        Number of waiting launch calls at and above which a queue counts as full.
 
     Returns
     -------
     pandas.DataFrame
         One row per (rank, device, stream): launched_ops (that queued), window_us (first launch to last start), mean_length,
-        median_length, p90_length (all weighted by time) and max_length, full_us (time at or above `full_length`) and
-        full_share (of the window).
+        median_length, p90_length (all weighted by time) and max_length, max_calls, full_us (time at
+        or above `full_length` calls) and full_share (of the window).
     """
     rows = []
     for key, own in queue.groupby(_STREAM, dropna=False):
         time, length = own["time_us"].to_numpy(dtype=float), own["length"].to_numpy(dtype=float)
+        calls = own["calls"].to_numpy(dtype=float)
         lasted = lasting(time, float(time[-1]))
-        window, full = float(lasted.sum()), float(lasted[length >= full_length].sum())
+        window, full = float(lasted.sum()), float(lasted[calls >= full_length].sum())
         rows.append(
             _keyed(key, 1).assign(
                 launched_ops=int(np.maximum(np.diff(length, prepend=0.0), 0.0).sum()),
@@ -110,6 +116,7 @@ def launch_queue_summary(queue: pd.DataFrame, full_length: int = FULL_QUEUE) -> 
                 median_length=quantile_over_time(length, lasted, 0.5),
                 p90_length=quantile_over_time(length, lasted, 0.9),
                 max_length=int(length.max()),
+                max_calls=int(calls.max()),
                 full_us=full,
                 full_share=full / window,
             )

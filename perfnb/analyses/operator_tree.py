@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -78,10 +79,10 @@ def operator_tree(run: Run, rank: int | None = None, step: int | None = None) ->
     host = run.host_ops
     wanted = host["category"].isin(CATEGORIES).to_numpy(dtype=bool)
     if rank is not None:
-        wanted &= (host["rank"] == rank).to_numpy()
+        wanted = wanted & (host["rank"] == rank).to_numpy()
     if step is not None:
         moments = step_at(run.steps, host["rank"].to_numpy(), host["start_us"].to_numpy(dtype=float))
-        wanted &= moments.eq(step).fillna(value=False).to_numpy(dtype=bool)
+        wanted = wanted & moments.eq(step).fillna(value=False).to_numpy(dtype=bool)
     rows = np.flatnonzero(wanted)
     if not len(rows):
         return pd.DataFrame(columns=list(TREE_COLUMNS))
@@ -112,21 +113,16 @@ def operator_rectangles(tree: pd.DataFrame, measure: str = "total_us", most_rows
     """
     width = tree[measure].to_numpy(dtype=float)
     order = np.lexsort((tree["depth"], -width))
-    kept = tree.iloc[np.sort(order[width[order] > 0][:most_rows])]
-    placed = {}
-    offset: dict[int, float] = {}
-    at_root = 0.0
-    for row in kept.sort_values(["depth", measure], ascending=[True, False], kind="stable").itertuples():  # at most 2,000
-        wide = float(getattr(row, measure))
-        above = -1 if pd.isna(row.parent) else int(row.parent)
-        start = offset.get(above, 0.0) if above >= 0 else at_root
-        placed[row.Index] = start
-        offset[int(row.node)] = start
-        if above >= 0:
-            offset[above] = start + wide
-        else:
-            at_root += wide
-    start = pd.Series(placed, dtype="float64").reindex(kept.index)
+    kept = tree.iloc[np.sort(order[width[order] > 0][:most_rows])].sort_values(measure, ascending=False, kind="stable")
+    above = kept["parent"].to_numpy(dtype=np.int64, na_value=ROOT)
+    wide = kept[measure].astype("float64")
+    start = (wide.groupby(above).cumsum() - wide).to_numpy(copy=True)  # the wider siblings come before
+    begins = np.zeros(int(tree["node"].max()) + 1 if len(tree) else 0)
+    node, depth = kept["node"].to_numpy(), kept["depth"].to_numpy()
+    for level in np.unique(depth):
+        own = depth == level
+        start[own] += np.where(above[own] == ROOT, 0.0, begins[above[own]])
+        begins[node[own]] = start[own]
     total = float(tree.loc[tree["parent"].isna(), measure].sum())
     columns = [
         "rank",
@@ -143,7 +139,7 @@ def operator_rectangles(tree: pd.DataFrame, measure: str = "total_us", most_rows
         "share",
     ]
     found = kept.assign(start_us=start, end_us=start + kept[measure], share=kept[measure] / total if total else np.nan)
-    return found[columns].reset_index(drop=True)
+    return found[columns].sort_values(["depth", "start_us"], kind="stable", ignore_index=True)
 
 
 def _depths(parent: Integers) -> Integers:
@@ -167,7 +163,7 @@ def _nodes(calls: pd.DataFrame, parent: Integers, depth: Integers) -> Integers:
     names, count = int(name.max()) + 1, 0
     by_depth = np.argsort(depth, kind="stable")
     edges = np.searchsorted(depth[by_depth], np.arange(int(depth.max()) + 2))
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         level = by_depth[low:high]
         above = node[parent[level]] if low else lane[level]
         numbers, distinct = pd.factorize(above * names + name[level])
@@ -182,7 +178,8 @@ def _launched_us(run: Run, rows: Integers) -> Floats:
     place[rows] = np.arange(len(rows))
     around = place[operator_positions(run, CATEGORIES)]
     inside = around != NOT_LAUNCHED
-    return np.bincount(around[inside], weights=run.device_ops["duration_us"].to_numpy()[inside], minlength=len(rows))
+    found: Floats = np.bincount(around[inside], run.device_ops["duration_us"].to_numpy()[inside], len(rows)).astype(np.float64)
+    return found
 
 
 def _aggregated(calls: pd.DataFrame, parent: Integers, depth: Integers, node: Integers, launched_us: Floats) -> pd.DataFrame:

@@ -158,7 +158,7 @@ def _parser(name: ParserName, path: Path, *, python: bool) -> tuple[Parser, str]
         raise PerfnbError(message)
     if name == "numba":
         return ScanParser(python=python), ""
-    if name == "auto" and scanner.available() and text_bytes(path) >= scanner.SCAN_FROM_BYTES:
+    if name == "auto" and scanner.pays(text_bytes(path)):
         try:
             return ScanParser(python=python), ""
         except scanner.ScannerError as error:

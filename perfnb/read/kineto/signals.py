@@ -8,6 +8,7 @@ from typing import Final
 
 import pandas as pd
 
+from perfnb.read.kineto.around import OPERATOR_PREFIXES
 from perfnb.read.kineto.classify import LOADER_PATTERN, per_name
 
 _LONGEST_KERNELS: Final = 5
@@ -32,16 +33,22 @@ def signals_of(made: Mapping[str, pd.DataFrame], world_size: int | None) -> tupl
         missing["phases.other"] = "no backward functions in the steps, so forward and the rest cannot be told apart"
     if not per_name(host["name"], re.compile(LOADER_PATTERN).search).any():
         missing["loader"] = "no DataLoader range in the trace: batches come from something else, or CPU activity was not recorded"
-    if made["collectives"].empty and (world_size or 0) > 1:
-        missing["collectives"] = _no_communication(device, world_size or 0)
+    if made["collectives"].empty and (world_size > 1 if world_size is not None else _communicates(host)):
+        missing["collectives"] = _no_communication(device, world_size)
     if made["allocations"].empty:
         missing["allocations"] = "the trace holds no memory events: record with profile_memory=True"
     known = {name for name, frame in made.items() if not frame.empty} | {"collectives", "loader", "phases.other"}
     return frozenset(known - missing.keys()), missing
 
 
-def _no_communication(device: pd.DataFrame, world_size: int) -> str:
-    reason = f"the job has {world_size} ranks, but no communication was recognised in the trace"
+def _communicates(host: pd.DataFrame) -> bool:
+    """Whether operators or ranges of torch.distributed were recorded."""
+    return bool(per_name(host["name"], lambda name: name.startswith((*OPERATOR_PREFIXES, "nccl:"))).any())
+
+
+def _no_communication(device: pd.DataFrame, world_size: int | None) -> str:
+    ranks = "calls torch.distributed" if world_size is None else f"has {world_size} ranks"
+    reason = f"the job {ranks}, but no communication was recognised in the trace"
     if device.empty:
         return reason
     time = device.groupby("name", observed=True)["duration_us"].sum().nlargest(_LONGEST_KERNELS)

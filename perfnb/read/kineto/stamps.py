@@ -53,7 +53,7 @@ def nanoseconds(stamps: Sequence[bytes]) -> NDArray[np.int64]:
         point = character == _POINT
         odd |= ~(digit | point | (character == _END) | (negative if column == 0 else False)) | (point & after_point)
         after_point |= point
-    odd |= (decimals > _DECIMALS) | (whole_digits > _SAFE_DIGITS + (characters[:, 0] < _NINE))
+    odd |= (decimals > _DECIMALS) | (whole_digits > _SAFE_DIGITS + ((characters[:, 0] < _NINE) & ~negative))
     value *= 10 ** (_DECIMALS - np.minimum(decimals, _DECIMALS))
     value[negative] *= -1
     absent = characters[:, 0] == _END

@@ -47,3 +47,7 @@ def test_each_spelling_gives_its_nanoseconds(text: bytes, expected: int) -> None
 def test_a_list_of_mixed_spellings_is_read_row_by_row() -> None:
     assert nanoseconds([b"1", b"2.5", b'"3"', b"1e1"]).tolist() == [1_000, 2_500, 3_000, 10_000]
     assert nanoseconds([]).tolist() == []
+
+
+def test_sixteen_digits_of_a_negative_stamp_do_not_overflow() -> None:
+    assert nanoseconds([b"-9999999999999999", b"-123456789012345"]).tolist() == [int(MISSING), -123456789012345000]
