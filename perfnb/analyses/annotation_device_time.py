@@ -106,8 +106,10 @@ def annotation_device_time(run: Run, by: Literal["run", "step"] = "run") -> pd.D
     whole = table.groupby(place, dropna=False)["own_kernel_us"].transform("sum")
     whole = whole.where(whole > 0)
     table = table.assign(share=table["kernel_us"] / whole, own_share=table["own_kernel_us"] / whole)
-    ordered = table.sort_values([*place, "kernel_us"], ascending=[True] * len(place) + [False], kind="stable", ignore_index=True)
-    return ordered[[*place, "annotation", *ANNOTATION_COLUMNS]]
+    outer_first = table.assign(least=-table["kernel_us"]).sort_values(  # of equal ones the outer owns less
+        [*place, "least", "own_kernel_us"], kind="stable", ignore_index=True
+    )
+    return outer_first[[*place, "annotation", *ANNOTATION_COLUMNS]]
 
 
 def largest_annotations(annotations: pd.DataFrame, count: int = 20) -> pd.DataFrame:
@@ -169,7 +171,7 @@ def _annotations_above(host: pd.DataFrame, call: Integers) -> Integers:
     above = np.full(len(host) + 1, NOT_LAUNCHED, dtype=np.int64)
     above[chosen[around != ROOT]] = chosen[around[around != ROOT]]
     place, lane = _lanes(host)
-    makes_backward = np.append([_ENGINE in str(name) for name in host["name"].cat.categories], [False])
+    makes_backward = np.array([*(_ENGINE in str(name) for name in host["name"].cat.categories), False])
     engine = np.unique(lane[makes_backward[host["name"].cat.codes.to_numpy()]])
     adrift = np.intersect1d(engine, lane[called[above[called] == NOT_LAUNCHED]])
     lost = chosen[(around == ROOT) & np.isin(lane[chosen], adrift)]

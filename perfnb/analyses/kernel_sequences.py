@@ -76,7 +76,7 @@ def kernel_sequences(run: Run, length: int = 5, *, fewest: int = 2, contains: st
     first = first[lane[first] == lane[first + length - 1]]  # a window that begins and ends in one stream lies in it
     code = kernels["name"].cat.codes.to_numpy().astype(np.int64)
     if contains is not None:
-        holds = np.append([contains in str(name) for name in kernels["name"].cat.categories], [False])[code]
+        holds = np.array([*(contains in str(name) for name in kernels["name"].cat.categories), False])[code]
         before = np.concatenate([[0], np.cumsum(holds)])
         first = first[before[first + length] > before[first]]
     start, duration = kernels["start_us"].to_numpy(), kernels["duration_us"].to_numpy()

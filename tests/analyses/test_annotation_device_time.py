@@ -172,27 +172,52 @@ def ns(us: float) -> int:
     return round(us * 1000)
 
 
+def thread_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["rank"], row["process"], row["thread"]
+
+
+def around(ranges: list[dict[str, Any]], low: int, high: int) -> list[dict[str, Any]]:
+    """Ranges that hold [low, high]."""
+    return [row for row in ranges if ns(row["start_us"]) <= low and high <= ns(row["start_us"]) + ns(row["duration_us"])]
+
+
 @pytest.mark.corpus
 @pytest.mark.parametrize("name", SMALL)
 def test_a_real_trace_gives_what_plain_loops_give(corpus: Path, name: str) -> None:
     run = read_kineto(corpus / name)
     calls: dict[Any, dict[str, Any]] = {}
-    ranges = []
+    ranges: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    engine = set()
     for row in run.host_ops.to_dict("records"):
         if row["category"] == "runtime" and not pd.isna(row["correlation"]):
             calls.setdefault((row["rank"], row["correlation"]), row)
         if row["category"] == "annotation":
-            ranges.append(row)
+            ranges[thread_of(row)].append(row)
+        if "autograd::" in row["name"]:
+            engine.add(thread_of(row))
+    found_around = {}
+    for key, call in calls.items():
+        low = ns(call["start_us"])
+        found_around[key] = around(ranges[thread_of(call)], low, low + ns(call["duration_us"]))
+    launching = {(op["rank"], op["correlation"]) for op in run.device_ops.dropna(subset="correlation").to_dict("records")}
+    adrift = {thread_of(calls[key]) for key in launching & set(calls) if not found_around[key]} & engine
     inclusive: dict[Any, float] = defaultdict(float)
     for op in run.device_ops.to_dict("records"):
-        call = None if pd.isna(op["correlation"]) else calls.get((op["rank"], op["correlation"]))
-        around = set()
-        for row in ranges if call else ():
-            same = all(row[key] == call[key] for key in ("rank", "process", "thread"))
-            start, end = ns(row["start_us"]), ns(row["start_us"]) + ns(row["duration_us"])
-            if same and start <= ns(call["start_us"]) and ns(call["start_us"]) + ns(call["duration_us"]) <= end:
-                around.add(row["name"])
-        for each in around or {None}:
+        key = (op["rank"], op["correlation"])
+        names = set()
+        if not pd.isna(op["correlation"]) and key in calls:
+            call, inside = calls[key], found_around[key]
+            names = {row["name"] for row in inside}
+            if thread_of(call) in adrift:
+                outermost = min([*inside, call], key=lambda row: row["start_us"])
+                low = ns(outermost["start_us"])
+                others = [
+                    around(own, low, low)
+                    for thread, own in ranges.items()
+                    if thread[:2] == thread_of(call)[:2] and thread not in adrift and around(own, low, low)
+                ]
+                names |= {row["name"] for row in others[0]} if len(others) == 1 else set()
+        for each in names or {None}:
             inclusive[op["rank"], each] += op["duration_us"]
 
     found = annotation_device_time(run)
