@@ -13,8 +13,10 @@ from perfnb.analyses.kernel_summary import kernel_summary, largest
 from perfnb.analyses.launch_queue import launch_queue, launch_queue_summary, thinned_launch_queue
 from perfnb.analyses.launch_statistics import launch_histogram, launch_statistics, launch_summary
 from perfnb.analyses.memory_timeline import memory_drawing, memory_peaks, memory_timeline
+from perfnb.analyses.operator_flops import operator_flops
 from perfnb.analyses.operator_kernels import largest_operators, operator_kernels
 from perfnb.analyses.operator_tree import operator_rectangles, operator_tree
+from perfnb.analyses.roofline import flop_summary, roofline
 from perfnb.analyses.stragglers import caused_waits, stragglers, stragglers_summary
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "copy_bandwidth",
     "copy_bandwidth_summary",
     "copy_summary",
+    "flop_summary",
     "idle_gaps",
     "idle_summary",
     "kernel_sequences",
@@ -52,9 +55,11 @@ __all__ = [
     "memory_drawing",
     "memory_peaks",
     "memory_timeline",
+    "operator_flops",
     "operator_kernels",
     "operator_rectangles",
     "operator_tree",
+    "roofline",
     "stragglers",
     "stragglers_summary",
     "thinned_copy_bandwidth",

@@ -140,8 +140,9 @@ def test_each_bar_of_the_breakdown_is_made_of_its_parts_in_order() -> None:
 
     drawn = [(row["label"], row["order"], row["part"], row["time"], row["value"]) for row in data(draw(frame))]
 
-    assert drawn[0] == ("rank 0", 0, "computing", 600.0, "600 us (60 %)")
-    assert drawn[2] == ("rank 0", 1, "exposed communication", 100.0, "100 us (10 %)")
+    # bars of 1,000 us: the axis is in ms
+    assert drawn[0] == ("rank 0", 0, "computing", 0.6, "600 us (60 %)")
+    assert drawn[2] == ("rank 0", 1, "exposed communication", 0.1, "100 us (10 %)")
     assert sorted({row[1:3] for row in drawn}) == [
         (0, "computing"),
         (1, "exposed communication"),
