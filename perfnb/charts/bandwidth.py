@@ -62,21 +62,20 @@ def bus_bandwidth_chart(summary: pd.DataFrame) -> alt.LayerChart:
         reachable=rows["reachable_bytes_per_s"] / 1e9,
         value=values,
     )
-    largest = float(rows[["speed", "reachable"]].max().max()) if len(rows) else 0.0
+    rows = rows.assign(at=rows[["speed", "reachable"]].max(axis=1))
+    largest = float(rows["at"].max()) if len(rows) else 0.0
     y = alt.Y("label:N").sort(None).title(None).axis(label_axis(rows["label"]))
     scale = value_scale(largest, rows["label"], values)
-    base = alt.Chart(rows[["label", "speed", "reachable", "value", "calls"]]).encode(
+    base = alt.Chart(rows[["label", "speed", "at", "value", "calls"]]).encode(
         y=y, tooltip=[alt.Tooltip("label:N"), alt.Tooltip("value:N"), alt.Tooltip("calls:Q")]
     )
     x = alt.X("speed:Q").title("bus bandwidth (GB/s)").scale(scale).axis(alt.Axis(tickCount=6))
     bars = base.mark_bar(color=GROUP_COLOURS["communication"], stroke=INK, strokeWidth=1, height={"band": 0.7}).encode(x=x)
-    words = base.transform_calculate(at="max(datum.speed, isValid(datum.reachable) ? datum.reachable : 0)").mark_text(
-        align="left", dx=8, fontSize=12, color=INK
-    )
+    words = base.mark_text(align="left", dx=8, fontSize=12, color=INK)
     marks = (
-        base.transform_filter("isValid(datum.reachable)")
+        alt.Chart(rows.loc[rows["reachable"].notna(), ["label", "reachable", "value", "calls"]])
         .mark_tick(color=LOST, thickness=3, height={"band": 0.9})
-        .encode(x=alt.X("reachable:Q"))
+        .encode(x=alt.X("reachable:Q"), y=y, tooltip=[alt.Tooltip("label:N"), alt.Tooltip("value:N")])
     )
     ordered = rows.sort_values("speed", ascending=False)
     description = (

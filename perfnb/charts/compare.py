@@ -51,15 +51,15 @@ def compare_chart(changes: pd.DataFrame) -> alt.LayerChart:
         .scale(alt.Scale(domain=[-reach, reach]))
         .axis(alt.Axis(tickCount=6))
     )
-    base = alt.Chart(rows[["label", "difference", "low", "high", "value", "colour"]]).encode(
+    base = alt.Chart(rows[["label", "difference", "value", "colour"]]).encode(
         y=alt.Y("label:N").sort(None).title(None).axis(label_axis(rows["label"])),
         tooltip=[alt.Tooltip("label:N"), alt.Tooltip("value:N")],
     )
     bars = base.mark_bar(stroke=INK, strokeWidth=1, height={"band": 0.6}).encode(x=x, color=alt.Color("colour:N").scale(None))
     lines = (
-        base.transform_filter("isValid(datum.low)")
+        alt.Chart(rows.loc[rows["low"].notna(), ["label", "low", "high", "value"]])
         .mark_rule(color=INK, strokeWidth=2)
-        .encode(x=alt.X("low:Q"), x2=alt.X2("high"))
+        .encode(y=alt.Y("label:N").sort(None), x=alt.X("low:Q"), x2=alt.X2("high"), tooltip=[alt.Tooltip("value:N")])
     )
     description = f"Bars of the change in time per step. Largest: {largest_three(rows['label'], values)}."
     return finished(

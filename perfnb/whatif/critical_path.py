@@ -74,11 +74,11 @@ def critical_path(run: Run, step: int | Literal["window"] | None = None, rank: i
     ...            0    0      7      compute gemm 6        42          1''',
     ...     ),
     ... )
-    >>> critical_path(run)[["start_us", "duration_us", "place", "kind", "name"]]
-       start_us  duration_us              place             kind                   name
-    0       0.0          6.0  device 0 stream 7           launch       cudaLaunchKernel
-    1       6.0         42.0  device 0 stream 7           kernel                   gemm
-    2      48.0          2.0      host thread 1  synchronization  cudaDeviceSynchronize
+    >>> critical_path(run)[["start_us", "duration_us", "kind", "name"]]
+       start_us  duration_us             kind                   name
+    0       0.0          6.0           launch       cudaLaunchKernel
+    1       6.0         42.0           kernel                   gemm
+    2      48.0          2.0  synchronization  cudaDeviceSynchronize
     """
     number, chosen, low, high = chosen_window(run, step, rank)
     graph = work_graph(run, chosen, low, high)
