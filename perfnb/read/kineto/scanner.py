@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfnb.errors import PerfnbError
+from perfnb.read.kineto.arguments import COLUMNS_OF, DEVICE_CATEGORIES
 from perfnb.read.kineto.columns import (
     HEAD,
     INTEGERS,
@@ -26,7 +27,7 @@ from perfnb.read.kineto.columns import (
     value_of,
 )
 from perfnb.read.kineto.stamps import nanoseconds
-from perfnb.read.kineto.structs import DEVICE_CATEGORIES, GROUPS, StructParser, category_of
+from perfnb.read.kineto.structs import StructParser, category_of
 
 SCAN_FROM_BYTES: Final = 100 << 20
 """Of a first text: below, numba's start (0.63 CPU s) costs more than the scanner saves.
@@ -231,8 +232,8 @@ def _layout(kernels: Any) -> Layout:
         places=places,
         integer_keys=integer_keys.ravel(),
         text_keys=text_keys.ravel(),
-        has_integer=np.array([column in integers for integers, _ in GROUPS.values() for column in INTEGERS], dtype=np.int64),
-        has_text=np.array([column in texts for _, texts in GROUPS.values() for column in TEXTS], dtype=np.int64),
+        has_integer=np.array([column in integers for integers, _ in COLUMNS_OF.values() for column in INTEGERS], dtype=np.int64),
+        has_text=np.array([column in texts for _, texts in COLUMNS_OF.values() for column in TEXTS], dtype=np.int64),
         memory_name=np.frombuffer(MEMORY_NAME, dtype=np.uint8),
         key_count=len(keys),
         integer_columns=len(INTEGERS),

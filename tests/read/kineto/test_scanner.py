@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 
 from perfnb.errors import PerfnbError
 from perfnb.read.kineto import scanner
+from perfnb.read.kineto.arguments import COLUMNS_OF
 from perfnb.read.kineto.columns import COMPLETE, HEAD, INTEGERS, MEMORY, TEXTS, Parser, Stop, settled
 from perfnb.read.kineto.events import TraceFile
 from perfnb.read.kineto.scanner import ScannerError, ScanParser
 from perfnb.read.kineto.stamps import MISSING
-from perfnb.read.kineto.structs import GROUPS, StructParser
+from perfnb.read.kineto.structs import StructParser
 
 needs_numba = pytest.mark.skipif(not scanner.available(), reason="numba is not installed: pip install 'perfnb[fast]'")
 
@@ -169,7 +170,7 @@ def test_every_column_is_read_from_a_device_row_and_a_memory_row() -> None:
     parser.stretch(text + b"]", 0)
 
     batch = parser.columns.joined()
-    integers, texts = GROUPS["device with a collective"]
+    integers, texts = COLUMNS_OF["device with a collective"]
     assert batch.start.tolist() == [1712195495520883001, 1000]
     assert batch.duration.tolist() == [25_000, MISSING]
     assert {name: value for name, value in zip(INTEGERS, batch.integers[:, 0].tolist(), strict=True) if value != MISSING} == {
