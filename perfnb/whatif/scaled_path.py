@@ -1,10 +1,9 @@
-"""How long a step would be at least, were some pieces of its work shorter: the longest path of the same graph, worked out anew."""
+"""How long a step would be at least, were some pieces of its work shorter: the longest path of its graph, worked out anew."""
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
@@ -13,9 +12,12 @@ from numpy.typing import NDArray
 
 from perfnb.errors import PerfnbError
 from perfnb.run import Run
-from perfnb.whatif.critical_path import chosen_window, walked
-from perfnb.whatif.host_lines import KIND_CODES, KINDS, Floats, Integers
-from perfnb.whatif.work_graph import DEPENDENCY, LAUNCH, NONE, QUEUE, UNKNOWN, WorkGraph, work_graph
+from perfnb.whatif.critical_path import chosen_window
+from perfnb.whatif.device_work import DEPENDENCY, LAUNCH, NONE, QUEUE, UNKNOWN
+from perfnb.whatif.host_lines import KIND_CODES, KINDS, Floats
+from perfnb.whatif.path_table import named
+from perfnb.whatif.path_walk import walked
+from perfnb.whatif.work_graph import WorkGraph, work_graph
 
 BOUND_COLUMNS: Final = ("kind", "time_us", "share", "least_us", "most_gain_us", "most_gain_share")
 _KIND_OF_OP: Final = {"compute": "kernel", "communication": "communication", "copy": "copy", "memset": "copy"}
@@ -108,15 +110,8 @@ def critical_path_bounds(
 
 
 def _time_on_path(run: Run, graph: WorkGraph, *, to_host: bool) -> dict[str, float]:
-    from perfnb.whatif.critical_path import named
-
     path = named(run, graph, walked(graph, to_host=to_host))
     return {str(kind): float(time) for kind, time in path.groupby("kind", observed=True)["duration_us"].sum().items() if time > 0}
-
-
-@dataclass(frozen=True, slots=True)
-class _Tail:
-    kind: str = "synchronization"
 
 
 class _Lengths:
@@ -125,102 +120,136 @@ class _Lengths:
     def __init__(self, run: Run, graph: WorkGraph) -> None:
         self.run, self.graph = run, graph
         rows = run.device_ops.loc[graph.work.label]
-        self.op_kind = rows["kind"].astype(object).map(_KIND_OF_OP).fillna("kernel").to_numpy()
+        self.op_kind: list[str] = rows["kind"].astype(object).map(_KIND_OF_OP).fillna("kernel").tolist()
         self.op_name = rows["name"]
-        self.gap_kind = np.array([_KIND_OF_BINDING[each] for each in range(4)], dtype=object)[graph.work.binding]
+        self.gap_kind = [_KIND_OF_BINDING[binding] for binding in graph.work.binding.tolist()]
 
     def longest(self, kind: str | None, name: str | None, scale: float, *, to_host: bool) -> float:
-        graph, work = self.graph, self.graph.work
-        low = graph.low_us
-        named = _named_like(self.op_name, name)
-        op_factor = np.where((np.equal(self.op_kind, kind) | (kind is None)) & named, scale, 1.0)
-        gap_factor = np.where((np.equal(self.gap_kind, kind) | (kind is None)) & named, scale, 1.0)
-        tail_factor = scale if kind in (None, "synchronization") and name is None else 1.0
-        lines = {thread: self._host_sums(thread, kind, name, scale) for thread in graph.lines}
-        times = {thread: [turn.time_us for turn in turns] for thread, turns in graph.turns.items()}
-        values: dict[int, list[float]] = {thread: [] for thread in graph.turns}
+        """Length of the window when the pieces of a kind and name (None: all) take so much of their time."""
+        return _Scaled(self, kind, name, scale).length_us(to_host=to_host)
 
-        def host_time(thread: int, at: float, until: int | None = None) -> float:
-            """New time of a recorded moment of a thread, given its turns so far."""
-            edges, sums = lines[thread]
-            index = bisect_right(times[thread], at) if until is None else until
-            index = min(index, len(values[thread]))
-            since, value = (times[thread][index - 1], values[thread][index - 1]) if index else (low, low)
-            return value + float(np.interp(at, edges, sums) - np.interp(max(since, low), edges, sums)) if at > low else at
 
-        events = self._events()
-        new_end = work.end_us.tolist()
-        start_us, end_us, call_us = work.start_us.tolist(), work.end_us.tolist(), work.call_us.tolist()
-        before, source, thread_of, binding = (each.tolist() for each in (work.before, work.source, work.thread, work.binding))
-        op_factors, gap_factors, unexplained = op_factor.tolist(), gap_factor.tolist(), work.is_unexplained.tolist()
-        for is_op, number, thread in events:
-            if not is_op:
-                turn = graph.turns[thread][number]
-                since = max(turn.since_us, low)
-                own = host_time(thread, since, number)
-                if turn.from_device:
-                    awaited = new_end[turn.source] + (turn.source_us - end_us[turn.source])
-                    wait = (turn.time_us - turn.source_us) * tail_factor
-                else:
-                    awaited = host_time(turn.source, turn.source_us)
-                    edges, sums = lines[thread]
-                    wait = float(np.interp(turn.time_us, edges, sums) - np.interp(max(turn.source_us, low), edges, sums))
-                if turn.source_us <= low:
-                    awaited = turn.source_us
-                    wait = turn.time_us - turn.source_us
-                values[thread].append(max(own, awaited + wait))
-                continue
-            op, start = number, start_us[number]
-            if start < low:
-                new_end[op] = low + max(end_us[op] - low, 0.0) * op_factors[op] if end_us[op] > low else end_us[op]
-                continue
-            begin, bound, factor = -np.inf, binding[op], gap_factors[op]
-            if thread_of[op] != NONE:
-                call = call_us[op]
-                lag = start - call if bound == LAUNCH else min(start - call, work.least_lag_us)
-                if bound == LAUNCH:
-                    unknown = max(lag - work.usual_lag_us, 0.0) if unexplained[op] else 0.0
-                    lag = self._split(lag - unknown, unknown, kind, factor, named[op], scale)
-                begin = host_time(thread_of[op], call) + lag
-            if before[op] != NONE:
-                ready = min(end_us[before[op]], start)
-                gap = (start - ready) * factor if bound in (QUEUE, UNKNOWN) else 0.0
-                begin = max(begin, new_end[before[op]] - (end_us[before[op]] - ready) + gap)
-            elif bound in (QUEUE, UNKNOWN):
-                begin = max(begin, low + (start - low) * factor)
-            if source[op] != NONE:
-                gap = (start - end_us[source[op]]) * factor if bound == DEPENDENCY else 0.0
-                begin = max(begin, new_end[source[op]] + gap)
-            new_end[op] = begin + (end_us[op] - start) * op_factors[op]
-        ends = [host_time(thread, graph.high_us) for thread in ([graph.main] if to_host else graph.lines) if thread in lines]
-        if not to_host or not ends:
-            ends += new_end
-        return max(ends) - low
+class _Scaled:
+    """The graph worked out anew with some pieces shorter: when each op ends, and each turn of a thread comes."""
 
-    @staticmethod
-    def _split(lag: float, unknown: float, kind: str | None, factor: float, is_named: bool, scale: float) -> float:
-        """The lag of a launch, its unexplained part apart."""
-        return lag * factor + unknown * (scale if kind in (None, "unknown") and is_named else 1.0)
+    def __init__(self, lengths: _Lengths, kind: str | None, name: str | None, scale: float) -> None:
+        graph = self.graph = lengths.graph
+        work = self.work = graph.work
+        named = _named_like(lengths.op_name, name).tolist()
+        self.op_factor = _factors(lengths.op_kind, named, kind, scale)
+        self.gap_factor = _factors(lengths.gap_kind, named, kind, scale)
+        self.unknown_factor = [scale if kind in (None, "unknown") and is_named else 1.0 for is_named in named]
+        self.tail_factor = scale if kind in (None, "synchronization") and name is None else 1.0
+        self.lines = {thread: _host_sums(lengths, thread, kind, name, scale) for thread in graph.lines}
+        self.times = {thread: [turn.time_us for turn in turns] for thread, turns in graph.turns.items()}
+        self.values: dict[int, list[float]] = {thread: [] for thread in graph.turns}
+        self.start_us, self.end_us, self.call_us = work.start_us.tolist(), work.end_us.tolist(), work.call_us.tolist()
+        self.before, self.source = work.before.tolist(), work.source.tolist()
+        self.thread, self.binding = work.thread.tolist(), work.binding.tolist()
+        self.unexplained = work.is_unexplained.tolist()
+        self.new_end: list[float] = work.end_us.tolist()
 
-    def _host_sums(self, thread: int, kind: str | None, name: str | None, scale: float) -> tuple[Floats, Floats]:
-        line = self.graph.lines[thread]
-        chosen = np.ones(len(line.row), dtype=bool) if kind is None else line.kind == KIND_CODES[kind]
-        if name is not None:
-            known = line.row != NONE
-            fits = np.zeros(len(line.row), dtype=bool)
-            fits[known] = _named_like(self.run.host_ops["name"].loc[line.row[known]], name)
-            chosen = chosen & fits
-        length = np.diff(line.edges_us) * np.where(chosen, scale, 1.0)
-        return line.edges_us, np.concatenate([[0.0], np.cumsum(length)])
-
-    def _events(self) -> list[tuple[bool, int, int]]:
-        """Device ops and turns in the order in which they can be worked out: what an event waits for comes before it."""
-        work = self.graph.work
-        keys = [(float(start), 1, number, NONE) for number, start in enumerate(work.start_us)]
-        keys += [
-            (turn.time_us, 0, number, thread) for thread, turns in self.graph.turns.items() for number, turn in enumerate(turns)
+    def length_us(self, *, to_host: bool) -> float:
+        graph = self.graph
+        for is_op, number, thread in _events(graph):
+            if is_op:
+                self.new_end[number] = self._op_end(number)
+            else:
+                self.values[thread].append(self._turn_time(thread, number))
+        ends = [
+            self._host_time(thread, graph.high_us)
+            for thread in ([graph.main] if to_host else graph.lines)
+            if thread in self.lines
         ]
-        return [(bool(is_op), number, thread) for _, is_op, number, thread in sorted(keys)]
+        if not to_host or not ends:
+            ends += self.new_end
+        return max(ends) - graph.low_us
+
+    def _host_time(self, thread: int, at: float, until: int | None = None) -> float:
+        """New time of a recorded moment of a thread, given its turns so far."""
+        low = self.graph.low_us
+        if at <= low:
+            return at
+        index = bisect_right(self.times[thread], at) if until is None else until
+        index = min(index, len(self.values[thread]))
+        since, value = (self.times[thread][index - 1], self.values[thread][index - 1]) if index else (low, low)
+        return value + self._own_time(thread, max(since, low), at)
+
+    def _own_time(self, thread: int, since: float, at: float) -> float:
+        """New length of what a thread did between two recorded moments."""
+        edges, sums = self.lines[thread]
+        return float(np.interp(at, edges, sums) - np.interp(since, edges, sums))
+
+    def _turn_time(self, thread: int, number: int) -> float:
+        """When a thread goes on after a wait: once its own work and what it waited for are done."""
+        turn, low = self.graph.turns[thread][number], self.graph.low_us
+        own = self._host_time(thread, max(turn.since_us, low), number)
+        if turn.source_us <= low:
+            return max(own, turn.time_us)
+        if turn.from_device:
+            awaited = self.new_end[turn.source] + (turn.source_us - self.end_us[turn.source])
+            return max(own, awaited + (turn.time_us - turn.source_us) * self.tail_factor)
+        return max(own, self._host_time(turn.source, turn.source_us) + self._own_time(thread, turn.source_us, turn.time_us))
+
+    def _op_end(self, op: int) -> float:
+        """When a device op ends: once its launch, its stream and its source allow, and its own length has passed."""
+        start, end, low = self.start_us[op], self.end_us[op], self.graph.low_us
+        if start < low:
+            return low + max(end - low, 0.0) * self.op_factor[op] if end > low else end
+        begin = max(self._launched(op), self._in_stream(op), self._after_source(op))
+        return begin + (end - start) * self.op_factor[op]
+
+    def _launched(self, op: int) -> float:
+        if self.thread[op] == NONE:
+            return -np.inf
+        start, call, bound = self.start_us[op], self.call_us[op], self.binding[op]
+        lag = start - call if bound == LAUNCH else min(start - call, self.work.least_lag_us)
+        if bound == LAUNCH:
+            unknown = max(lag - self.work.usual_lag_us, 0.0) if self.unexplained[op] else 0.0
+            lag = (lag - unknown) * self.gap_factor[op] + unknown * self.unknown_factor[op]
+        return self._host_time(self.thread[op], call) + lag
+
+    def _in_stream(self, op: int) -> float:
+        start, before = self.start_us[op], self.before[op]
+        waits = self.binding[op] in (QUEUE, UNKNOWN)
+        if before == NONE:
+            low = self.graph.low_us
+            return low + (start - low) * self.gap_factor[op] if waits else -np.inf
+        ready = min(self.end_us[before], start)
+        gap = (start - ready) * self.gap_factor[op] if waits else 0.0
+        return self.new_end[before] - (self.end_us[before] - ready) + gap
+
+    def _after_source(self, op: int) -> float:
+        source = self.source[op]
+        if source == NONE:
+            return -np.inf
+        gap = (self.start_us[op] - self.end_us[source]) * self.gap_factor[op] if self.binding[op] == DEPENDENCY else 0.0
+        return self.new_end[source] + gap
+
+
+def _factors(kinds: list[str], named: list[bool], kind: str | None, scale: float) -> list[float]:
+    """Scale of each piece: that which was asked for where kind and name fit, else 1."""
+    return [scale if is_named and kind in (None, own) else 1.0 for own, is_named in zip(kinds, named, strict=True)]
+
+
+def _host_sums(lengths: _Lengths, thread: int, kind: str | None, name: str | None, scale: float) -> tuple[Floats, Floats]:
+    """Edges of a thread's pieces, and the new time that has passed at each."""
+    line = lengths.graph.lines[thread]
+    chosen = np.ones(len(line.row), dtype=bool) if kind is None else line.kind == KIND_CODES[kind]
+    if name is not None:
+        known = line.row != NONE
+        fits = np.zeros(len(line.row), dtype=bool)
+        fits[known] = _named_like(lengths.run.host_ops["name"].loc[line.row[known]], name)
+        chosen = chosen & fits
+    length = np.diff(line.edges_us) * np.where(chosen, scale, 1.0)
+    return line.edges_us, np.concatenate([[0.0], np.cumsum(length)])
+
+
+def _events(graph: WorkGraph) -> list[tuple[bool, int, int]]:
+    """Device ops and turns in the order in which they can be worked out: what an event waits for comes before it."""
+    keys = [(float(start), 1, number, NONE) for number, start in enumerate(graph.work.start_us)]
+    keys += [(turn.time_us, 0, number, thread) for thread, turns in graph.turns.items() for number, turn in enumerate(turns)]
+    return [(bool(is_op), number, thread) for _, is_op, number, thread in sorted(keys)]
 
 
 def _named_like(names: pd.Series, pattern: str | None) -> NDArray[np.bool_]:
