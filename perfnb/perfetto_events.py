@@ -132,7 +132,8 @@ def _findings(run: Run) -> Iterator[bytes]:
         for rank, steps in own.groupby("rank"):
             start = float(steps["start_us"].min())
             end = float((steps["start_us"] + steps["duration_us"]).max())
-            yield from _span("findings", finding.detector.replace("_", " "), cast("int", rank), next(numbers), start, end - start, known)
+            name = finding.detector.replace("_", " ")
+            yield from _span("findings", name, cast("int", rank), next(numbers), start, end - start, known)
 
 
 def _slice(name: str, category: str, process: int, thread: int, start: float, duration: float, known: dict[str, Any]) -> bytes:

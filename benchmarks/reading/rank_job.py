@@ -20,18 +20,14 @@ import psutil
 import perfnb
 from benchmarks.reading.measured import MARK, memory_bytes
 from benchmarks.reading.warm import read_once
-from perfnb.read.kineto import read_kineto
 
 WAYS: Final = ("in-process", "process pool", "dask")
 _PYTHON_PROGRAMS: Final = ("resource_tracker", "semaphore_tracker")
 
 
-def summarised(paths: Sequence[Path], executor: Executor | None) -> Any:
-    """Summaries of all ranks: `perfnb.summarize_ranks` where it is there, else the whole tables."""
-    summarize = getattr(perfnb, "summarize_ranks", None)
-    if summarize is not None:
-        return summarize(paths, executor=executor)
-    return read_kineto(*paths, executor=executor)
+def summarised(paths: Sequence[Path], executor: Executor | None) -> perfnb.RankSummary:
+    """Summaries of all ranks."""
+    return perfnb.summarize_ranks(*paths, executor=executor)
 
 
 @contextmanager
@@ -85,7 +81,7 @@ def main(words: list[str]) -> int:
         "worker_growth_bytes": max(growth.values(), default=0),
         "worker_peak_bytes": max((rests[pid] + growth[pid] for pid in rests), default=0),
         "digest": digest(answer),
-        "api": "perfnb.summarize_ranks" if hasattr(perfnb, "summarize_ranks") else "read_kineto(*paths, executor=...)",
+        "api": "perfnb.summarize_ranks",
     }
     print(MARK + json.dumps(cost))
     return 0

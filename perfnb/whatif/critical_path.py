@@ -131,7 +131,7 @@ def chosen_window(run: Run, step: int | str | None, rank: int | None) -> tuple[o
         known = ", ".join(map(str, sorted(steps["step"].unique())[:10])) or "none"
         message = f"step {step} is not in the run: it has {known}; 'window' asks for all that was recorded"
         raise PerfnbError(message)
-    row = own.loc[own["duration_us"].idxmax()]
+    row = own.sort_values("duration_us", kind="stable").iloc[-1]
     return int(row["step"]), int(row["rank"]), float(row["start_us"]), float(row["start_us"] + row["duration_us"])
 
 

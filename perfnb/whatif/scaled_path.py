@@ -20,6 +20,7 @@ from perfnb.whatif.path_walk import walked
 from perfnb.whatif.work_graph import WorkGraph, work_graph
 
 BOUND_COLUMNS: Final = ("kind", "time_us", "share", "least_us", "most_gain_us", "most_gain_share")
+_NEVER: Final = float("-inf")  # what bounds nothing
 _KIND_OF_OP: Final = {"compute": "kernel", "communication": "communication", "copy": "copy", "memset": "copy"}
 _KIND_OF_BINDING: Final = {LAUNCH: "launch", QUEUE: "queue", DEPENDENCY: "dependency", UNKNOWN: "unknown"}
 
@@ -143,10 +144,14 @@ class _Scaled:
         self.lines = {thread: _host_sums(lengths, thread, kind, name, scale) for thread in graph.lines}
         self.times = {thread: [turn.time_us for turn in turns] for thread, turns in graph.turns.items()}
         self.values: dict[int, list[float]] = {thread: [] for thread in graph.turns}
-        self.start_us, self.end_us, self.call_us = work.start_us.tolist(), work.end_us.tolist(), work.call_us.tolist()
-        self.before, self.source = work.before.tolist(), work.source.tolist()
-        self.thread, self.binding = work.thread.tolist(), work.binding.tolist()
-        self.unexplained = work.is_unexplained.tolist()
+        self.start_us: list[float] = work.start_us.tolist()
+        self.end_us: list[float] = work.end_us.tolist()
+        self.call_us: list[float] = work.call_us.tolist()
+        self.before: list[int] = work.before.tolist()
+        self.source: list[int] = work.source.tolist()
+        self.thread: list[int] = work.thread.tolist()
+        self.binding: list[int] = work.binding.tolist()
+        self.unexplained: list[bool] = work.is_unexplained.tolist()
         self.new_end: list[float] = work.end_us.tolist()
 
     def length_us(self, *, to_host: bool) -> float:
@@ -201,7 +206,7 @@ class _Scaled:
 
     def _launched(self, op: int) -> float:
         if self.thread[op] == NONE:
-            return -np.inf
+            return _NEVER
         start, call, bound = self.start_us[op], self.call_us[op], self.binding[op]
         lag = start - call if bound == LAUNCH else min(start - call, self.work.least_lag_us)
         if bound == LAUNCH:
@@ -214,7 +219,7 @@ class _Scaled:
         waits = self.binding[op] in (QUEUE, UNKNOWN)
         if before == NONE:
             low = self.graph.low_us
-            return low + (start - low) * self.gap_factor[op] if waits else -np.inf
+            return low + (start - low) * self.gap_factor[op] if waits else _NEVER
         ready = min(self.end_us[before], start)
         gap = (start - ready) * self.gap_factor[op] if waits else 0.0
         return self.new_end[before] - (self.end_us[before] - ready) + gap
@@ -222,7 +227,7 @@ class _Scaled:
     def _after_source(self, op: int) -> float:
         source = self.source[op]
         if source == NONE:
-            return -np.inf
+            return _NEVER
         gap = (self.start_us[op] - self.end_us[source]) * self.gap_factor[op] if self.binding[op] == DEPENDENCY else 0.0
         return self.new_end[source] + gap
 
