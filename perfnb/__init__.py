@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from perfnb.suggest import plan, suggest
     from perfnb.summarize import RankSummary, summarize_ranks
     from perfnb.verify import Outcome, verify
+    from perfnb.whatif.critical_path import critical_path
     from perfnb.whatif.step_model import predict
 
 __version__ = "0.1.0"
@@ -47,6 +48,7 @@ __all__ = [
     "apply",
     "bottleneck_panel",
     "breakdown_chart",
+    "critical_path",
     "device_breakdown",
     "diagnose",
     "findings_chart",
@@ -82,6 +84,7 @@ _PLACES: Final = MappingProxyType(
         "apply": "perfnb.apply",
         "bottleneck_panel": "perfnb.panels",
         "breakdown_chart": "perfnb.charts",
+        "critical_path": "perfnb.whatif.critical_path",
         "device_breakdown": "perfnb.device_time",
         "diagnose": "perfnb.diagnose",
         "findings_chart": "perfnb.charts",

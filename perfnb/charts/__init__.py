@@ -4,6 +4,7 @@ from perfnb.charts.bandwidth import bus_bandwidth_chart
 from perfnb.charts.breakdown import breakdown_chart
 from perfnb.charts.clocks import clocks_chart
 from perfnb.charts.compare import compare_chart
+from perfnb.charts.critical_path import critical_path_chart
 from perfnb.charts.device import communication_overlap_chart, device_breakdown_chart, idle_chart
 from perfnb.charts.findings import findings_chart
 from perfnb.charts.impact import impact_chart
@@ -27,6 +28,7 @@ __all__ = [
     "communication_overlap_chart",
     "compare_chart",
     "copy_bandwidth_chart",
+    "critical_path_chart",
     "device_breakdown_chart",
     "findings_chart",
     "idle_chart",
