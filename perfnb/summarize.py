@@ -25,6 +25,7 @@ from perfnb.run import Run
 Analysis = Callable[[Run], pd.DataFrame]
 
 DEFAULT_ANALYSES: Final[tuple[Analysis, ...]] = (device_breakdown, communication_overlap, idle_summary, kernel_summary)
+_PROGRESS_FROM_FILES: Final = 8
 _KEPT: Final = ("steps", "phases", "collectives")
 """Tables that travel whole: a few rows per step, and what ranks have to be compared by."""
 
@@ -143,11 +144,20 @@ def _answers(
     if executor is None:
         return [
             _summary_or_error(file, options, analyses)
-            for file in tqdm(files, desc="ranks", unit="rank", leave=False, disable=None if len(files) > 1 else True)
+            for file in tqdm(
+                files, desc="ranks", unit="rank", leave=False, disable=None if len(files) >= _PROGRESS_FROM_FILES else True
+            )
         ]
     futures = {executor.submit(_summary_or_error, file, options, analyses): file for file in files}
     answers: dict[Path, _Summary | Exception] = {}
-    for future in tqdm(as_completed(futures), total=len(futures), desc="ranks", unit="rank", leave=False, disable=None):
+    for future in tqdm(
+        as_completed(futures),
+        total=len(futures),
+        desc="ranks",
+        unit="rank",
+        leave=False,
+        disable=None if len(files) >= _PROGRESS_FROM_FILES else True,
+    ):
         answers[futures[future]] = _result(future)
     return [answers[file] for file in files]
 
