@@ -10,7 +10,8 @@ import altair as alt
 import pandas as pd
 
 from perfnb import text
-from perfnb.errors import TooManyRows
+from perfnb.blocks import Picture
+from perfnb.errors import NoRendererError, TooManyRows
 
 # Okabe and Ito, Color Universal Design (2008): told apart under every common colour blindness.
 GROUP_COLOURS: Final[Mapping[str, str]] = MappingProxyType(
@@ -49,6 +50,20 @@ _LEAST_BARS: Final = 0.35  # share of the plot that bars keep, however long the 
 _VERDICTS: Final = MappingProxyType({"faster": FASTER, "slower": LOST, "no effect expected": NO_EFFECT})
 AnyChart = alt.LayerChart
 """What every chart of perfnb is."""
+
+
+class PicturedChart(alt.LayerChart):
+    """An Altair chart that a notebook shows as a picture: Altair's own way fetches its libraries from the network."""
+
+    def _repr_mimebundle_(self, *_: object, **__: object) -> dict[str, str]:
+        """The picture with its description; the description alone where nothing can draw it."""
+        from perfnb.charts.static import alternative, svg  # noqa: PLC0415 - static needs this module
+
+        said = alternative(self)
+        try:
+            return {"text/html": str(Picture(svg(self), said).html()), "text/plain": said}
+        except NoRendererError as error:
+            return {"text/plain": f"{said} ({error})"}
 
 
 def colours(groups: pd.Series) -> list[str]:
@@ -119,7 +134,7 @@ def finished(*layers: alt.Chart, title: str, description: str, rows: int, subtit
     words: dict[str, Any] = {"subtitle": text.clean(subtitle), "subtitleFontSize": 12, "subtitleColor": INK} if subtitle else {}
     return cast(
         "alt.LayerChart",
-        alt.layer(*layers)
+        PicturedChart(layer=list(layers))
         .properties(
             title=alt.TitleParams(text.clean(title), anchor="start", frame="bounds", fontSize=14, color=INK, offset=8, **words),
             description=text.clean(description),

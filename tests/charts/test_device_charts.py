@@ -268,3 +268,15 @@ def test_sixty_four_ranks_are_drawn_in_order() -> None:
 
     assert list(dict.fromkeys(row["label"] for row in data(drawn))) == [f"rank {rank}" for rank in range(64)]
     assert svg(drawn).count(">rank ") == 64
+
+
+def test_a_notebook_shows_a_chart_as_a_picture_that_fetches_nothing() -> None:
+    chart = kernels_chart(pd.DataFrame({"kind": ["compute"], "name": ["gemm"], "count": [1], "total_us": [5.0], "share": [1.0]}))
+
+    shown = chart._repr_mimebundle_()
+
+    assert set(shown) == {"text/html", "text/plain"}
+    assert shown["text/html"].startswith('<div style="margin:6px 0"><img alt="')
+    assert "<script" not in shown["text/html"]
+    assert "http" not in shown["text/html"].replace("http://www.w3.org/", "")
+    assert shown["text/plain"] == chart.description
