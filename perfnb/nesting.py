@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+import itertools
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Integers = NDArray[np.int64]
+_BLOCK: Final = 1 << 15  # rows
 
 ROOT: Final = -1
 """Parent of an interval that nothing encloses."""
@@ -32,20 +34,44 @@ def parents(start: ArrayLike, end: ArrayLike, lane: ArrayLike) -> Integers:
     """
     begins, ends, lanes = np.asarray(start), np.asarray(end), np.asarray(lane)
     order = np.lexsort((np.arange(len(begins)), -ends, begins, lanes))
-    ends, lanes = ends[order], lanes[order]
-    above = np.arange(-1, len(order) - 1, dtype=np.int64)  # candidate: the row before, then what encloses that one, ...
-    open_rows = np.arange(len(order))
+    begins, ends, lanes = begins[order], ends[order], lanes[order]
+    found = np.full(len(order), ROOT, dtype=np.int64)
+    for low, high in _blocks(begins, ends, lanes):
+        above = _above(ends[low:high], lanes[low:high])
+        known = np.flatnonzero(above != ROOT)
+        found[order[low + known]] = order[low + above[known]]
+    return found
+
+
+def _above(ends: NDArray[Any], lanes: NDArray[Any]) -> Integers:
+    """Position of the innermost interval around each one of a block; the intervals stand in the order of a walk."""
+    above = np.arange(-1, len(ends) - 1, dtype=np.int64)  # candidate: the row before, then what encloses that one, ...
+    open_rows = np.arange(len(ends))
     while len(open_rows):
         candidate = above[open_rows]
         outside = (candidate == ROOT) | (lanes[candidate] != lanes[open_rows])
         above[open_rows[outside]] = ROOT
         encloses = ~outside & (ends[candidate] >= ends[open_rows])
-        open_rows, candidate = open_rows[~(outside | encloses)], candidate[~(outside | encloses)]
+        going_on = ~(outside | encloses)
+        open_rows, candidate = open_rows[going_on], candidate[going_on]
         above[open_rows] = above[candidate]  # every step skips at least one closed row: it ends
-    found = np.full(len(order), ROOT, dtype=np.int64)
-    known = above != ROOT
-    found[order[known]] = order[above[known]]
-    return found
+    return above
+
+
+def _blocks(begins: NDArray[Any], ends: NDArray[Any], lanes: NDArray[Any]) -> list[tuple[int, int]]:
+    """Stretches of about `_BLOCK` rows that no interval reaches out of, so that the work on each stays in a core's cache."""
+    size = len(begins)
+    if size <= _BLOCK:
+        return [(0, size)]
+    latest = np.empty_like(ends)
+    edges = np.concatenate([[0], np.flatnonzero(np.diff(lanes)) + 1, [size]])
+    for low, high in itertools.pairwise(edges.tolist()):
+        latest[low:high] = np.maximum.accumulate(ends[low:high])
+    free = np.concatenate([[True], (lanes[1:] != lanes[:-1]) | (begins[1:] > latest[:-1])])
+    cuts = np.flatnonzero(free)
+    wanted = np.searchsorted(cuts, np.arange(_BLOCK, size, _BLOCK))
+    chosen = np.unique(np.append(cuts[wanted[wanted < len(cuts)]], [0, size]))
+    return list(itertools.pairwise(chosen.tolist()))
 
 
 def innermost(parent: ArrayLike, chosen: ArrayLike) -> Integers:
