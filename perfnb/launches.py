@@ -147,9 +147,10 @@ def operator_positions(run: Run, categories: tuple[str, ...] = ("operator",)) ->
         Categories of host ops that count.
     """
     host, position = run.host_ops, launch_positions(run)
-    called = np.unique(position[position != NOT_LAUNCHED])
     counts = host["category"].isin(categories).to_numpy(dtype=bool)
-    chosen = np.union1d(np.flatnonzero(counts), called)
+    wanted = counts.copy()
+    wanted[position[position != NOT_LAUNCHED]] = True
+    chosen = np.flatnonzero(wanted)
     found = innermost(enclosing(host.iloc[chosen]), counts[chosen])
     around = np.full(len(host) + 1, NOT_LAUNCHED, dtype=np.int64)  # the last slot stands for no launch
     around[chosen[found != ROOT]] = chosen[found[found != ROOT]]
