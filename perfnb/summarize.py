@@ -13,6 +13,7 @@ from typing import Final
 import pandas as pd
 from tqdm.auto import tqdm
 
+from perfnb import tables
 from perfnb.analyses import communication_overlap, idle_summary, kernel_summary
 from perfnb.device_time import device_breakdown
 from perfnb.errors import NotATraceError, PerfnbError, TraceFormatError, TruncatedTraceWarning
@@ -179,7 +180,7 @@ def _summary_or_error(file: Path, options: Options, analyses: tuple[Analysis, ..
             frames = {_name(analysis): analysis(run) for analysis in analyses}
     except Exception as error:  # noqa: BLE001 - a failed rank is named, and the others go on
         return error
-    kept = {name: frame if name in _KEPT else frame.iloc[:0] for name, frame in one.frames.items()}
+    kept = {name: frame if name in _KEPT else tables.empty(name) for name, frame in one.frames.items()}
     return _Summary(replace(one, frames=kept), frames)
 
 
