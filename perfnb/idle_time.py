@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from perfnb.categories import matching
 from perfnb.intervals import EMPTY, Intervals, clip, intersect, joined, subtract, union
 from perfnb.read.kineto.classify import LOADER_PATTERN
 
@@ -77,23 +77,6 @@ def idle_causes(host: pd.DataFrame, ops: pd.DataFrame, launched: pd.DataFrame, l
         for cause, spans in found.items():
             causes[cause] = joined(causes[cause], spans)
     return causes
-
-
-def matching(names: pd.Series, pattern: str) -> Flags:
-    """Whether each name holds the pattern; each distinct name is tested once.
-
-    Examples
-    --------
-    >>> matching(pd.Series(["aten::add", None, "add_"], dtype="category"), "^add")
-    array([False, False,  True])
-    """
-    text = names.astype("category")  # a no-op on tables of a run
-    codes, labels = text.cat.codes.to_numpy(), text.cat.categories
-    used = np.flatnonzero(np.bincount(codes + 1, minlength=len(labels) + 1)[1:])
-    found = np.zeros(len(labels) + 1, dtype=bool)  # the last slot stands for a missing name
-    search = re.compile(pattern).search
-    found[used] = [search(label) is not None for label in labels[used]]
-    return found[codes]
 
 
 def busy_gaps(ops: pd.DataFrame, low: float, high: float) -> tuple[Floats, Floats, NDArray[np.int64]]:

@@ -6,8 +6,8 @@ from typing import Final, Literal
 
 import pandas as pd
 
+from perfnb.categories import matching
 from perfnb.device_time import device_breakdown
-from perfnb.idle_time import matching
 from perfnb.run import Run
 
 _MARKS: Final = r"^c10d::|^_c10d_functional::|^record_param_comms$|^nccl:"  # torch.distributed on the host

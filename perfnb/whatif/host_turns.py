@@ -8,10 +8,11 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from perfnb.categories import matching
 from perfnb.run import Run
 from perfnb.whatif.blocking_calls import SYNC_PATTERN
 from perfnb.whatif.device_work import NONE, DeviceWork, Turn
-from perfnb.whatif.host_lines import Bools, Floats, HostLine, Integers
+from perfnb.whatif.host_lines import Floats, HostLine, Integers
 
 _STILL_RUNNING_US: Final = 5.0  # as in blocking_calls: work that outlives a call by more was not what it waited for
 _WHOLE_DEVICE: Final = "DeviceSynchronize"
@@ -135,10 +136,3 @@ def in_turn(turns: list[Turn]) -> list[Turn]:
                 kept.pop()
         kept.append(turn)
     return kept
-
-
-def matching(column: pd.Series, pattern: str | re.Pattern[str]) -> Bools:
-    """Whether the text of each row of a categorical column holds a pattern."""
-    compiled = re.compile(pattern)
-    answers = np.array([compiled.search(str(name)) is not None for name in column.cat.categories] + [False])
-    return answers[column.cat.codes.to_numpy()]

@@ -8,11 +8,12 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from perfnb.categories import matching
 from perfnb.launches import NOT_LAUNCHED, launch_positions
 from perfnb.run import Run
 from perfnb.whatif.device_work import DEPENDENCY, LAUNCH, NONE, QUEUE, UNKNOWN, DeviceWork, Turn
 from perfnb.whatif.host_lines import Bools, Floats, HostLine, Integers, engine_threads, thread_numbers, work_lines
-from perfnb.whatif.host_turns import copies_that_block, handovers, in_turn, matching, synchronizations
+from perfnb.whatif.host_turns import copies_that_block, handovers, in_turn, synchronizations
 from perfnb.whatif.inferred_edges import LONG_LAG_FACTOR, SHORTEST_LONG_LAG_US, SOURCE_WINDOW_US
 
 _FALLBACK_LAG_US: Final = 5.0  # detectors contract, section 1.3: where no op of the trace met an idle stream

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from perfnb.categories import per_text
 from perfnb.nesting import ROOT, innermost, parents
-from perfnb.read.kineto.classify import Bools, per_name
+from perfnb.read.kineto.classify import Bools
 
 Rows = NDArray[np.int64]
 Value = TypeVar("Value", np.bool_, np.int64)
@@ -45,25 +46,25 @@ class Around:
 def around(host: pd.DataFrame, device: pd.DataFrame) -> Around:
     """Ranges around the launches of the device rows of one rank; both tables as `classify` makes them."""
     nothing = np.full(len(device), ROOT, dtype=np.int64)
-    is_distributed = per_name(host["name"], lambda name: name.startswith(OPERATOR_PREFIXES))
-    states_type = per_name(host["name"], _STATES_TYPE.search)
+    is_distributed = per_text(host["name"], lambda name: name.startswith(OPERATOR_PREFIXES))
+    states_type = per_text(host["name"], _STATES_TYPE.search)
     if not (is_distributed | states_type).any() or device.empty:
         return Around(np.zeros(len(device), dtype=bool), nothing, nothing)
     thread = host.groupby(["process", "thread"], observed=True, sort=False).ngroup().to_numpy()
     start = host["start_us"].to_numpy()
     above = parents(start, start + host["duration_us"].to_numpy(), thread)
     call = launch_rows(host, device)
-    operator = _at(innermost(above, per_name(host["category"], "operator".__eq__)), call)
+    operator = _at(innermost(above, per_text(host["category"], "operator".__eq__)), call)
     return Around(
         _at(is_distributed, operator, absent=0),
-        _at(innermost(above, per_name(host["name"], _STATES_ARGUMENTS.__eq__)), call),
+        _at(innermost(above, per_text(host["name"], _STATES_ARGUMENTS.__eq__)), call),
         _at(innermost(above, states_type), call),
     )
 
 
 def launch_rows(host: pd.DataFrame, device: pd.DataFrame) -> Rows:
     """Position of the runtime call that launched each device row, by correlation; `ROOT` where none was recorded."""
-    calls = np.flatnonzero(per_name(host["category"], "runtime".__eq__) & host["correlation"].notna().to_numpy())
+    calls = np.flatnonzero(per_text(host["category"], "runtime".__eq__) & host["correlation"].notna().to_numpy())
     number = host["correlation"].to_numpy(dtype="int64", na_value=-1)[calls]
     order = np.argsort(number, kind="stable")
     wanted = device["correlation"].to_numpy(dtype="int64", na_value=-1)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from perfnb.categories import per_text
 from perfnb.read.kineto.columns import Int64s, TextColumn
 from perfnb.read.kineto.rows import RawTrace
 from perfnb.read.kineto.stamps import MISSING
@@ -142,8 +143,8 @@ def steps(host: pd.DataFrame, rank: int, names: tuple[str, ...] = STEP_NAMES) ->
     successive loader waits bound them. Steps without a duration are left out; numbers that repeat or are none give way to the
     order.
     """
-    is_marked = per_name(host["category"], ("annotation", "operator").__contains__)  # until 2021 annotations were operators
-    is_step = per_name(host["name"], lambda name: name.startswith(names)) & is_marked
+    is_marked = per_text(host["category"], ("annotation", "operator").__contains__)  # until 2021 annotations were operators
+    is_step = per_text(host["name"], lambda name: name.startswith(names)) & is_marked
     frame, note = _marked_steps(host[is_step]) if is_step.any() else (_bounded_by_loader(host), None)
     longer = (
         frame[frame["duration_us"] > 0].sort_values("start_us", kind="stable").drop_duplicates("start_us").reset_index(drop=True)
@@ -158,12 +159,6 @@ def host_category(category: str) -> str:
     if category in HOST_CATEGORIES:
         return HOST_CATEGORIES[category]
     return "runtime" if category.endswith(("_runtime", "_driver")) else category or "unnamed"
-
-
-def per_name(names: pd.Series, test: Callable[[str], object]) -> Bools:
-    """A test of text for each row of a categorical column, made once per distinct text; False where there is none."""
-    answers = np.array([bool(test(name)) for name in names.cat.categories] + [False])
-    return answers[names.cat.codes.to_numpy()]
 
 
 def per_value(column: TextColumn, test: Callable[[str], object]) -> Bools:
@@ -188,7 +183,7 @@ def _marked_steps(marked: pd.DataFrame) -> tuple[pd.DataFrame, str | None]:
 
 
 def _bounded_by_loader(host: pd.DataFrame) -> pd.DataFrame:
-    start = np.sort(host.loc[per_name(host["name"], re.compile(LOADER_PATTERN).search), "start_us"].to_numpy())
+    start = np.sort(host.loc[per_text(host["name"], re.compile(LOADER_PATTERN).search), "start_us"].to_numpy())
     count = max(len(start) - 1, 0)
     return pd.DataFrame(
         {"step": np.arange(count), "start_us": start[:count], "duration_us": np.diff(start), "steps_inferred": True}

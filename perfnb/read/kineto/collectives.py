@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from perfnb.categories import per_text
 from perfnb.read.kineto.around import Around
-from perfnb.read.kineto.classify import nullable, per_name
+from perfnb.read.kineto.classify import nullable
 from perfnb.read.kineto.columns import ABSENT, Int64s
 from perfnb.read.kineto.communication import BYTES_OF, collective_of
 from perfnb.read.kineto.rows import RawTrace
@@ -52,7 +53,7 @@ def collectives(
 
 def _on_device(raw: RawTrace, device: tuple[pd.DataFrame, Rows], host: tuple[pd.DataFrame, Rows], ranges: Around) -> pd.DataFrame:
     frame, positions = device
-    chosen = np.flatnonzero(per_name(frame["kind"], "communication".__eq__))
+    chosen = np.flatnonzero(per_text(frame["kind"], "communication".__eq__))
     kernels, own = frame.iloc[chosen], positions[chosen]
     stated_by = ranges.arguments[chosen]
     other = np.where(stated_by >= 0, host[1][stated_by] if len(host[1]) else 0, ABSENT)
@@ -97,7 +98,7 @@ def _on_device(raw: RawTrace, device: tuple[pd.DataFrame, Rows], host: tuple[pd.
 
 def _on_host(host: pd.DataFrame) -> pd.DataFrame:
     """Ranges of libraries that communicate on the host and leave no device row."""
-    ranges = host[per_name(host["name"], _HOST_PATTERN.search) & per_name(host["category"], "annotation".__eq__)]
+    ranges = host[per_text(host["name"], _HOST_PATTERN.search) & per_text(host["category"], "annotation".__eq__)]
     names = ranges["name"].astype(object).to_numpy()
     elements = np.array([_elements(shapes) for shapes in ranges["input_shapes"].astype(object)], dtype=np.int64)
     dtype = np.array([_first_type(types) for types in ranges["input_types"].astype(object)], dtype=object)

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from perfnb.categories import per_text
 from perfnb.read.kineto import classify
 from perfnb.read.kineto.around import around
 from perfnb.read.kineto.collectives import collectives
@@ -113,8 +114,8 @@ def placed(frame: pd.DataFrame, rank: int, later_ns: int) -> pd.DataFrame:
 
 def _by_operator(device: pd.DataFrame, is_distributed: classify.Bools) -> pd.DataFrame:
     """Device ops with those kernels as communication that an operator of torch.distributed launched."""
-    is_compute = classify.per_name(device["kind"], "compute".__eq__)
-    chosen = is_distributed & is_compute & ~classify.per_name(device["name"], lambda name: name.startswith(COMPUTE_NAME))
+    is_compute = per_text(device["kind"], "compute".__eq__)
+    chosen = is_distributed & is_compute & ~per_text(device["name"], lambda name: name.startswith(COMPUTE_NAME))
     if not chosen.any():
         return device
     kind = device["kind"].astype(object).mask(chosen, "communication").astype("category")

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from perfnb.categories import per_text
 from perfnb.intervals import EMPTY, Intervals, clip, joined, subtract, union
-from perfnb.read.kineto.classify import LOADER_PATTERN, per_name
+from perfnb.read.kineto.classify import LOADER_PATTERN
 
 PHASES: Final = ("data", "forward", "backward", "communication", "optimizer", "other")
 _BACKWARD: Final = "autograd::engine::evaluate_function"  # torch/csrc/autograd/engine.cpp
@@ -50,12 +51,12 @@ def phases(host: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
     name = own["name"]
     on_thread = own["thread"].eq(thread).to_numpy()
     chosen = {
-        "data": per_name(name, re.compile(LOADER_PATTERN).search) & on_thread,
-        "optimizer": per_name(name, lambda text: text.startswith(_OPTIMIZER)) & on_thread,
-        "library": per_name(name, re.compile(_LIBRARY_RANGE).search),
-        "backward": per_name(name, lambda text: text.startswith(_BACKWARD)),
-        "distributed": per_name(name, lambda text: text.startswith(_DISTRIBUTED_FORWARD)) & on_thread,
-        "operator": per_name(own["category"], "operator".__eq__) & on_thread,
+        "data": per_text(name, re.compile(LOADER_PATTERN).search) & on_thread,
+        "optimizer": per_text(name, lambda text: text.startswith(_OPTIMIZER)) & on_thread,
+        "library": per_text(name, re.compile(_LIBRARY_RANGE).search),
+        "backward": per_text(name, lambda text: text.startswith(_BACKWARD)),
+        "distributed": per_text(name, lambda text: text.startswith(_DISTRIBUTED_FORWARD)) & on_thread,
+        "operator": per_text(own["category"], "operator".__eq__) & on_thread,
     }
     start = own["start_us"].to_numpy()
     end = start + own["duration_us"].to_numpy()

@@ -8,8 +8,9 @@ from typing import Final
 
 import pandas as pd
 
+from perfnb.categories import per_text
 from perfnb.read.kineto.around import OPERATOR_PREFIXES
-from perfnb.read.kineto.classify import LOADER_PATTERN, per_name
+from perfnb.read.kineto.classify import LOADER_PATTERN
 
 _LONGEST_KERNELS: Final = 5
 
@@ -31,7 +32,7 @@ def signals_of(made: Mapping[str, pd.DataFrame], world_size: int | None) -> tupl
         missing["phases"] = missing.get("steps", missing.get("host_ops", "no step was recorded"))
     elif made["phases"].loc[made["phases"]["phase"].eq("other"), "wall_us"].isna().all():
         missing["phases.other"] = "no backward functions in the steps, so forward and the rest cannot be told apart"
-    if not per_name(host["name"], re.compile(LOADER_PATTERN).search).any():
+    if not per_text(host["name"], re.compile(LOADER_PATTERN).search).any():
         missing["loader"] = "no DataLoader range in the trace: batches come from something else, or CPU activity was not recorded"
     if made["collectives"].empty and (world_size > 1 if world_size is not None else _communicates(host)):
         missing["collectives"] = _no_communication(device, world_size)
@@ -43,7 +44,7 @@ def signals_of(made: Mapping[str, pd.DataFrame], world_size: int | None) -> tupl
 
 def _communicates(host: pd.DataFrame) -> bool:
     """Whether operators or ranges of torch.distributed were recorded."""
-    return bool(per_name(host["name"], lambda name: name.startswith((*OPERATOR_PREFIXES, "nccl:"))).any())
+    return bool(per_text(host["name"], lambda name: name.startswith((*OPERATOR_PREFIXES, "nccl:"))).any())
 
 
 def _no_communication(device: pd.DataFrame, world_size: int | None) -> str:
