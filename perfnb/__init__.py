@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from perfnb.suggest import plan, suggest
     from perfnb.summarize import RankSummary, summarize_ranks
     from perfnb.verify import Outcome, verify
-    from perfnb.whatif.critical_path import critical_path
+    from perfnb.whatif.critical_path import critical_path, critical_path_summary
+    from perfnb.whatif.scaled_path import critical_path_bounds, least_step_us
     from perfnb.whatif.step_model import predict
 
 __version__ = "0.1.0"
@@ -49,10 +50,13 @@ __all__ = [
     "bottleneck_panel",
     "breakdown_chart",
     "critical_path",
+    "critical_path_bounds",
+    "critical_path_summary",
     "device_breakdown",
     "diagnose",
     "findings_chart",
     "impact_chart",
+    "least_step_us",
     "load_ipython_extension",
     "open_in_perfetto",
     "plan",
@@ -85,10 +89,13 @@ _PLACES: Final = MappingProxyType(
         "bottleneck_panel": "perfnb.panels",
         "breakdown_chart": "perfnb.charts",
         "critical_path": "perfnb.whatif.critical_path",
+        "critical_path_bounds": "perfnb.whatif.scaled_path",
+        "critical_path_summary": "perfnb.whatif.critical_path",
         "device_breakdown": "perfnb.device_time",
         "diagnose": "perfnb.diagnose",
         "findings_chart": "perfnb.charts",
         "impact_chart": "perfnb.charts",
+        "least_step_us": "perfnb.whatif.scaled_path",
         "load_ipython_extension": "perfnb.magics",
         "open_in_perfetto": "perfnb.perfetto",
         "plan": "perfnb.suggest",

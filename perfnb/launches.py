@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from perfnb.nesting import ROOT, innermost, parents
+from perfnb.nesting import ROOT, innermost, parents, whole_nanoseconds
 from perfnb.run import Run
 
 NOT_LAUNCHED: Final = -1
@@ -171,8 +171,7 @@ def enclosing(host: pd.DataFrame) -> Integers:
     rank = pd.factorize(host["rank"])[0].astype(np.int64)
     widths = len(process.categories) + 1, len(thread.categories) + 1
     lane = (rank * widths[0] + process.codes.to_numpy() + 1) * widths[1] + thread.codes.to_numpy() + 1
-    start = np.rint(host["start_us"].to_numpy() * 1e3).astype(np.int64)
-    return parents(start, start + np.rint(host["duration_us"].to_numpy() * 1e3).astype(np.int64), lane)
+    return parents(*whole_nanoseconds(host), lane)
 
 
 def step_at(steps: pd.DataFrame, rank: Integers, time_us: NDArray[np.float64]) -> pd.Series:

@@ -8,7 +8,7 @@ from concurrent.futures import Executor, Future, as_completed
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -18,7 +18,7 @@ from perfnb.analyses import communication_overlap, idle_summary, kernel_summary
 from perfnb.device_time import device_breakdown
 from perfnb.errors import NotATraceError, PerfnbError, TraceFormatError, TruncatedTraceWarning
 from perfnb.read.kineto.files import trace_files
-from perfnb.read.kineto.one_rank import OneRank, Options, placed, read_one
+from perfnb.read.kineto.one_rank import OneRank, Options, read_one
 from perfnb.read.kineto.ranks import ranks_of
 from perfnb.read.kineto.reader import joined, stacked
 from perfnb.run import Run
@@ -30,6 +30,8 @@ _PROGRESS_FROM_FILES: Final = 8
 _KEPT: Final = ("steps", "phases", "collectives")
 """Tables that travel whole: a few rows per step, and what ranks have to be compared by."""
 
+_LEFT: Final = ("host_ops", "device_ops", "allocations")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RankSummary:
@@ -38,7 +40,8 @@ class RankSummary:
     Attributes
     ----------
     frames
-        Name of an analysis to its table over all ranks, with a column rank.
+        Name of an analysis to its table over all ranks, with a column rank. Moments in it are on the clock of their own rank,
+        whose time 0 is that rank's first event.
     run
         A run with the steps, phases and collectives of all ranks on one clock, for what needs ranks together:
         `stragglers(summary.run)`, `align_clocks(summary.run)`. It has no host or device ops.
@@ -62,6 +65,14 @@ class _Summary:
 
     one: OneRank
     frames: Mapping[str, pd.DataFrame]
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why a file was not summarised; `is_other`: it is JSON of another kind."""
+
+    reason: str
+    is_other: bool = False
 
 
 def summarize_ranks(
@@ -118,91 +129,87 @@ def summarize_ranks(
     if len(set(names)) < len(names):
         message = f"analyses need different names, but they are {', '.join(names)}"
         raise PerfnbError(message)
-    answers = _answers(files, options, tuple(analyses), executor)
-    found = [answer for answer in answers if isinstance(answer, _Summary)]
-    errors = {file: error for file, error in zip(files, answers, strict=True) if isinstance(error, Exception)}
-    skipped = [f"skipped {error}" for file, error in errors.items() if _is_other(file, error, skippable)]
-    failed = {_label(file, files): _reason(error) for file, error in errors.items() if not _is_other(file, error, skippable)}
+    answers = dict(zip(files, _answers(files, options, tuple(analyses), executor), strict=True))
+    found = [answer for answer in answers.values() if isinstance(answer, _Summary)]
+    failures = {file: answer for file, answer in answers.items() if isinstance(answer, _Failure)}
+    skipped = [f"skipped {file.name}: {each.reason}" for file, each in failures.items() if each.is_other and file in skippable]
+    failed = {_label(file, files): each.reason for file, each in failures.items() if not (each.is_other and file in skippable)}
     if not found:
-        message = f"none of {len(files)} files can be summarised: " + "; ".join(
-            [f"{k}: {v}" for k, v in failed.items()] + skipped
-        )
+        said = "; ".join([f"{name}: {reason}" for name, reason in failed.items()] + skipped)
+        message = f"none of {len(files)} files can be summarised: {said}"
         raise TraceFormatError(message)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TruncatedTraceWarning)
-        run = joined([answer.one for answer in found], skipped)
+    run = joined([answer.one for answer in found], skipped)
     for answer in found:
         if answer.one.cut_sentence:
             warnings.warn(answer.one.cut_sentence, TruncatedTraceWarning, stacklevel=2)
     notes = (*run.notes, *(f"{name} failed: {reason}" for name, reason in failed.items()))
-    return RankSummary(_together(found, names), replace(run, notes=notes), failed)
+    return RankSummary(_together(found, names), replace(run, notes=notes, **_known(run)), failed)
+
+
+def _known(run: Run) -> dict[str, Any]:
+    """Signals and reasons of a run whose large tables stayed where they were read."""
+    away = dict.fromkeys(_LEFT, "left where the files lie: ask summarize_ranks(analyses=[...]) for a table of it")
+    return {"signals": run.signals - set(_LEFT), "missing": {**run.missing, **away}}
 
 
 def _answers(
     files: Sequence[Path], options: Options, analyses: tuple[Analysis, ...], executor: Executor | None
-) -> list[_Summary | Exception]:
+) -> list[_Summary | _Failure]:
     """Summary of each file, or what went wrong."""
-    if executor is None:
-        return [
-            _summary_or_error(file, options, analyses)
-            for file in tqdm(
-                files, desc="ranks", unit="rank", leave=False, disable=None if len(files) >= _PROGRESS_FROM_FILES else True
-            )
-        ]
-    futures = {executor.submit(_summary_or_error, file, options, analyses): file for file in files}
-    answers: dict[Path, _Summary | Exception] = {}
-    for future in tqdm(
-        as_completed(futures),
-        total=len(futures),
-        desc="ranks",
-        unit="rank",
-        leave=False,
-        disable=None if len(files) >= _PROGRESS_FROM_FILES else True,
-    ):
-        answers[futures[future]] = _result(future)
-    return [answers[file] for file in files]
+    is_silent = None if len(files) >= _PROGRESS_FROM_FILES else True
+    with tqdm(total=len(files), desc="ranks", unit="rank", leave=False, disable=is_silent) as progress:
+        if executor is None:
+            answers = {}
+            for file in files:
+                answers[file] = _summary_or_failure(file, options, analyses)
+                progress.update()
+            return [answers[file] for file in files]
+        futures = {executor.submit(_summary_or_failure, file, options, analyses): file for file in files}
+        answers = {}
+        for future in as_completed(futures):
+            answers[futures[future]] = _result(future)
+            progress.update()
+        return [answers[file] for file in files]
 
 
-def _result(future: Future[_Summary | Exception]) -> _Summary | Exception:
+def _result(future: Future[_Summary | _Failure]) -> _Summary | _Failure:
     try:
         return future.result()
     except Exception as error:  # noqa: BLE001 - a worker died: this rank is named, and the others go on
-        return error
+        return _Failure(_reason(error))
 
 
-def _summary_or_error(file: Path, options: Options, analyses: tuple[Analysis, ...]) -> _Summary | Exception:
-    """Runs on a worker: everything but the summary is forgotten when it returns."""
+def _summary_or_failure(file: Path, options: Options, analyses: tuple[Analysis, ...]) -> _Summary | _Failure:
+    """Runs on a worker: everything but the summary is forgotten when it returns.
+
+    A failure travels as text: an exception that cannot be unpickled would break the whole pool.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", TruncatedTraceWarning)  # the caller warns
-            one = read_one(file, options)
-            run = joined([one])
-            frames = {_name(analysis): analysis(run) for analysis in analyses}
+        one = read_one(file, options)
+        run = joined([one])
+        frames = {_name(analysis): analysis(run) for analysis in analyses}
+    except NotATraceError as error:
+        return _Failure(error.what, is_other=True)
     except Exception as error:  # noqa: BLE001 - a failed rank is named, and the others go on
-        return error
+        return _Failure(_reason(error))
     kept = {name: frame if name in _KEPT else tables.empty(name) for name, frame in one.frames.items()}
     return _Summary(replace(one, frames=kept), frames)
 
 
 def _together(found: Sequence[_Summary], names: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Table of each analysis over all ranks, on the clock of the run that `joined` makes of the same files."""
+    """Table of each analysis over all ranks, each on its own clock."""
     ones = [answer.one for answer in found]
     ranks, _ = ranks_of([one.path for one in ones], [one.keys for one in ones])
-    origin = min(one.origin_ns for one in ones)
     ordered = sorted(zip(ranks, found, strict=True), key=lambda pair: pair[0])
-    return {
-        name: stacked([placed(answer.frames[name], rank, answer.one.origin_ns - origin) for rank, answer in ordered])
-        for name in names
-    }
+    return {name: stacked([_of_rank(answer.frames[name], rank) for rank, answer in ordered]) for name in names}
+
+
+def _of_rank(frame: pd.DataFrame, rank: int) -> pd.DataFrame:
+    return frame.assign(rank=rank) if len(frame) else frame
 
 
 def _name(analysis: Analysis) -> str:
     return getattr(analysis, "__name__", type(analysis).__name__)
-
-
-def _is_other(file: Path, error: object, skippable: frozenset[Path]) -> bool:
-    """Whether a file is JSON of another kind that merely lies in the folder."""
-    return isinstance(error, NotATraceError) and file in skippable
 
 
 def _label(file: Path, files: Sequence[Path]) -> str:

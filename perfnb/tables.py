@@ -83,6 +83,7 @@ SCHEMAS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
             "bytes": _NULLABLE,
             "device": _NULLABLE,
             "stream": _NULLABLE,
+            "launch_us": _FLOAT,  # start of the launch call; NaN where none was recorded, and on the host's clock
             "start_us": _FLOAT,
             "duration_us": _FLOAT,
             "clock": _TEXT,

@@ -6,19 +6,21 @@ import gzip
 import json
 import multiprocessing
 import shutil
+import warnings
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from perfnb import read_trace
-from perfnb.analyses import kernel_summary, stragglers
+from perfnb.analyses import arrivals, bus_bandwidth, idle_gaps, kernel_summary, launch_statistics, stragglers
 from perfnb.device_time import device_breakdown
 from perfnb.errors import PerfnbError, RankConflictError, TraceFormatError, TruncatedTraceWarning
+from perfnb.ledger import step_ledger
 from perfnb.run import Run
-from perfnb.summarize import RankSummary, summarize_ranks
+from perfnb.summarize import Analysis, RankSummary, summarize_ranks
 
 DLRM = "traces/param/dlrm_8rank"
 
@@ -159,3 +161,88 @@ def fails_on_rank_two(run: Run) -> pd.DataFrame:
         message = "rank 2"
         raise ZeroDivisionError(message)
     return device_breakdown(run)
+
+
+def job(folder: Path) -> Path:
+    """Two ranks whose clocks' bases differ by 5 ms; the device runs a step behind the host."""
+    for rank, base in ((0, 1_000_000_000), (1, 1_005_000_000)):
+        events = [
+            {"ph": "X", "cat": "user_annotation", "name": f"ProfilerStep#{n}", "pid": 1, "tid": 1, "ts": 100 * n, "dur": 100}
+            for n in range(4)
+        ]
+        for n in range(4):
+            call = {"ph": "X", "cat": "cuda_runtime", "name": "cudaLaunchKernel", "pid": 1, "tid": 1, "ts": 100 * n + 5, "dur": 3}
+            kernel = {
+                "ph": "X",
+                "cat": "kernel",
+                "name": "ncclKernel_AllReduce",
+                "pid": 0,
+                "tid": 7,
+                "ts": 100 * n + 120,
+                "dur": 30,
+            }
+            events.append(call | {"args": {"correlation": n + 1}})
+            events.append(kernel | {"args": {"device": 0, "stream": 7, "correlation": n + 1}})
+        document = {"distributedInfo": {"rank": rank, "world_size": 2}, "baseTimeNanoseconds": base, "traceEvents": events}
+        (folder / f"rank{rank}.json").write_text(json.dumps(document))
+    return folder
+
+
+@pytest.mark.parametrize("analysis", [step_ledger, idle_gaps, launch_statistics, bus_bandwidth], ids=lambda each: each.__name__)
+def test_no_duration_depends_on_the_clock_of_a_rank(tmp_path: Path, analysis: Analysis) -> None:
+    folder = job(tmp_path)
+
+    together = summarize_ranks(folder, analyses=[analysis]).frames[analysis.__name__]
+
+    for rank in (0, 1):
+        alone = analysis(read_trace(folder / f"rank{rank}.json"))
+        own = together[together["rank"].eq(rank)].reset_index(drop=True)
+        pd.testing.assert_frame_equal(own.astype("object"), alone.reset_index(drop=True).astype("object"), check_dtype=False)
+
+
+def test_calls_of_a_summary_keep_the_step_of_their_launch(tmp_path: Path) -> None:
+    folder = job(tmp_path)
+
+    whole = arrivals(read_trace(folder))
+    summarized = arrivals(summarize_ranks(folder).run)
+
+    pd.testing.assert_frame_equal(whole, summarized)
+    assert whole["step"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3] or whole.empty
+
+
+def test_a_summary_says_where_its_large_tables_are(tmp_path: Path) -> None:
+    run = summarize_ranks(job(tmp_path)).run
+
+    assert "left where the files lie" in run.missing["device_ops"]
+    assert "device_ops" not in run.signals
+    assert "collectives" in run.signals
+
+
+class NoBatchError(Exception):
+    """An exception that pickles and cannot be unpickled."""
+
+    def __init__(self, rank: int, why: str) -> None:
+        super().__init__(f"{rank}: {why}")
+
+
+def raises_what_cannot_travel(run: Run) -> pd.DataFrame:
+    if run.source[0] == "rank1.json":
+        raise NoBatchError(1, "odd")
+    return device_breakdown(run)
+
+
+def test_an_exception_that_cannot_travel_fails_its_own_rank_only(tmp_path: Path) -> None:
+    summary = summarize_ranks(job(tmp_path), analyses=[raises_what_cannot_travel])
+
+    assert summary.run.ranks == (0,)
+    assert dict(summary.failed) == {"rank1.json": "NoBatchError: 1: odd"}
+
+
+def test_threads_leave_the_filters_of_warnings_alone(tmp_path: Path) -> None:
+    folder = job(tmp_path)
+    before = list(warnings.filters)
+
+    with ThreadPoolExecutor(4) as pool:
+        summarize_ranks(folder, executor=pool)
+
+    assert warnings.filters == before

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from perfnb import text
 from perfnb.analyses.matched_calls import CROSS_RANK_TIMES, SYNCHRONOUS, MatchedCalls, matched_calls
-from perfnb.launches import launches
 from perfnb.run import Run
 
 LARGEST_RESIDUAL_US: Final = 100.0
@@ -198,17 +197,9 @@ def _step_of_rows(run: Run) -> NDArray[np.float64]:
     that started last before it.
     """
     calls = run.collectives
-    moment = calls["start_us"].to_numpy().copy()
-    kernels = run.device_ops[run.device_ops["kind"].eq("communication")]
-    rows = np.flatnonzero(calls["clock"].eq("device").to_numpy(dtype=bool))
-    launched = np.full(len(calls), np.nan)
-    if len(rows) and len(rows) == len(kernels):
-        mine, theirs = _order(calls.iloc[rows]), _order(kernels)
-        same = calls["start_us"].to_numpy()[rows[mine]] == kernels["start_us"].to_numpy()[theirs]
-        launch = launches(replace(run, device_ops=kernels))["call_start_us"].to_numpy(dtype=np.float64)
-        launched[rows[mine]] = np.where(same, launch[theirs], np.nan)
+    launched = calls["launch_us"].to_numpy()
     known = ~np.isnan(launched)
-    moment[known] = launched[known]
+    moment = np.where(known, launched, calls["start_us"].to_numpy())
     found = np.full(len(calls), np.nan)
     ranks = calls["rank"].to_numpy()
     for rank, steps in run.steps.groupby("rank"):
@@ -220,7 +211,3 @@ def _step_of_rows(run: Run) -> NDArray[np.float64]:
         inside = (last >= 0) & ((moment[own] < ends[np.maximum(last, 0)]) | ~known[own])
         found[own[inside]] = edges["step"].to_numpy()[last[inside]]
     return found
-
-
-def _order(rows: pd.DataFrame) -> NDArray[np.intp]:
-    return np.lexsort((rows["duration_us"].to_numpy(), rows["start_us"].to_numpy(), rows["rank"].to_numpy()))

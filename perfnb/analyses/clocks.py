@@ -192,4 +192,7 @@ def _shifted(table: pd.DataFrame, offsets: pd.DataFrame, origin: float) -> pd.Da
         return table.assign(time_us=_moved(table["time_us"].to_numpy(), rank, offsets, origin))
     start, duration = table["start_us"].to_numpy(), table["duration_us"].to_numpy()
     rate = 1.0 + pd.Series(rank).map(offsets["drift_us_per_s"]).fillna(0.0).to_numpy() / 1e6
-    return table.assign(start_us=_moved(start, rank, offsets, origin), duration_us=duration / rate)
+    moved = table.assign(start_us=_moved(start, rank, offsets, origin), duration_us=duration / rate)
+    if "launch_us" not in table:
+        return moved
+    return moved.assign(launch_us=_moved(table["launch_us"].to_numpy(), rank, offsets, origin))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from perfnb.bootstrap import INTERVAL, resamples
 from perfnb.device_time import BREAKDOWN_COLUMNS, device_breakdown
+from perfnb.errors import PerfnbError
 from perfnb.launches import enclosing, launches, step_at
 from perfnb.nesting import ROOT
 from perfnb.run import Run
@@ -76,6 +77,7 @@ def compare_operators(
     0  aten::mul    added            5.0
     1  aten::add  removed           -4.0
     """
+    _refuse_unrecorded(before, after, "host_ops")
     return _compared(*(_host_figures(run, categories, ranks) for run in (before, after)))
 
 
@@ -94,6 +96,7 @@ def compare_kernels(before: Run, after: Run, *, ranks: Sequence[int] | None = No
     pandas.DataFrame
         As `compare_operators`, category being the kind of the device op. What runs before the first step is left out.
     """
+    _refuse_unrecorded(before, after, "device_ops")
     return _compared(*(_device_figures(run, ranks) for run in (before, after)))
 
 
@@ -183,6 +186,14 @@ def _resampled(figures: Floats, seed: int) -> Floats:
     drawn = resamples(steps, _DRAWS, seed=seed)
     weights = np.stack([np.bincount(rows, minlength=steps) for rows in drawn], axis=1) / steps
     return np.asarray(figures @ weights)
+
+
+def _refuse_unrecorded(before: Run, after: Run, table: str) -> None:
+    """What one side did not record is no work that went away."""
+    for side, run in (("before", before), ("after", after)):
+        if table in run.missing:
+            message = f"the run {side} has no {table} to compare: {run.missing[table]}"
+            raise PerfnbError(message)
 
 
 def _used_steps(run: Run, ranks: Sequence[int] | None) -> NDArray[np.int64]:

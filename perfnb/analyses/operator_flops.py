@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,7 @@ FLOP_COLUMNS: Final = (
 _NO_SHAPES: Final = "no input shapes: record with torch.profiler.profile(record_shapes=True)"
 _NO_OUTPUT: Final = "the output's size depends on stride and padding, which are not in the table"
 _NO_MASK: Final = "which gradients are computed is not in the table"
+_LARGEST: Final = 2**62  # past it a product of shapes is no count
 _NO_FIT: Final = "the recorded shapes do not fit the operator"
 _NO_TYPE: Final = "bytes unknown: the type of the inputs was not recorded"
 _UNSEEN: Final = "no device op of it was recorded"
@@ -148,9 +149,9 @@ def _costs(operators: pd.DataFrame) -> pd.DataFrame:
 
 def _cost(name: str, shapes: str, types: str, outputs: _Outputs) -> tuple[str | None, int | None, int | None, str | None]:
     _, formula, wanted, optional = FORMULAS[name]
-    kinds = json.loads(types) if types else []
-    dtype, width = DTYPES.get(kinds[wanted[0]], (None, None)) if len(kinds) > wanted[0] else (None, None)
-    given = json.loads(shapes) if shapes else []
+    kinds, given = _listed(types), _listed(shapes)
+    kind = kinds[wanted[0]] if len(kinds) > wanted[0] else None
+    dtype, width = DTYPES.get(kind, (None, None)) if isinstance(kind, str) else (None, None)
     if len(given) <= max(wanted) or any(not _is_shape(given[index]) for index in wanted):
         return dtype, None, None, _NO_SHAPES if not given else _NO_FIT
     inputs: list[Shape] = [given[index] for index in wanted]
@@ -167,6 +168,8 @@ def _cost(name: str, shapes: str, types: str, outputs: _Outputs) -> tuple[str | 
     except ShapeMismatchError:
         return dtype, None, None, _NO_FIT
     moved = None if width is None or cost.elements is None else cost.elements * width
+    if max(cost.flops or 0, moved or 0) > _LARGEST:
+        return dtype, None, None, _NO_FIT
     return dtype, cost.flops, moved, _NO_TYPE if width is None else None
 
 
@@ -176,7 +179,7 @@ def _convolution_outputs(calls: list[tuple[str, str]]) -> _Outputs:
     for name, shapes in calls:
         if name != BACKWARD_CONVOLUTION or not shapes:
             continue
-        given = json.loads(shapes)
+        given = _listed(shapes)
         if len(given) > 2 and all(_is_shape(each) for each in given[:3]):  # noqa: PLR2004 - gradient of the output, input, weight
             key, output = (tuple(given[1]), tuple(given[2])), tuple(given[0])
             found[key] = output if found.get(key, output) == output else None
@@ -184,7 +187,16 @@ def _convolution_outputs(calls: list[tuple[str, str]]) -> _Outputs:
 
 
 def _is_shape(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(size, int) for size in value)
+    return isinstance(value, list) and bool(value) and all(type(size) is int and size >= 0 for size in value)
+
+
+def _listed(text: str) -> list[Any]:
+    """JSON list that the profiler wrote; empty where it is none."""
+    try:
+        value = json.loads(text) if text else []
+    except ValueError:
+        return []
+    return value if isinstance(value, list) else []
 
 
 def _time_us(run: Run, rows: Integers, parent: Integers, counted: Integers) -> tuple[NDArray[np.float64], bool]:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from perfnb.intervals import Intervals, clip, union
-from perfnb.nesting import ROOT, innermost, parents
+from perfnb.nesting import ROOT, innermost, parents, whole_nanoseconds
 from perfnb.read.kineto.classify import LOADER_PATTERN
 
 Floats = NDArray[np.float64]
@@ -81,7 +81,7 @@ def work_lines(host: pd.DataFrame, chosen: Iterable[int], low: float, high: floa
     inside = (end > low) & (start < high) & (end > start) & np.isin(lane, wanted) & (category != "synchronization")
     rows = np.flatnonzero(inside)
     start, end, lane, category = start[rows], end[rows], lane[rows], category[rows]
-    up = parents(start, end, lane)
+    up = parents(*whole_nanoseconds(host.iloc[rows]), lane)
     is_loader = _per_value(host["name"], re.compile(LOADER_PATTERN).search)[rows].astype(bool)
     in_loader = is_loader | (innermost(up, is_loader) != ROOT)
     kind = np.full(len(rows), KIND_CODES["host other"], dtype=np.int64)

@@ -14,6 +14,7 @@ from perfnb.whatif.blocking_calls import SYNC_PATTERN
 from perfnb.whatif.device_work import NONE, DeviceWork, Turn
 from perfnb.whatif.host_lines import Floats, HostLine, Integers
 
+_NO_STREAM: Final = 2**32 - 1  # -1 as an unsigned number of 32 bits: CUPTI's word for no stream in particular
 _STILL_RUNNING_US: Final = 5.0  # as in blocking_calls: work that outlives a call by more was not what it waited for
 _WHOLE_DEVICE: Final = "DeviceSynchronize"
 _CALL: Final = re.compile(SYNC_PATTERN)
@@ -98,7 +99,7 @@ def _awaited(host: pd.DataFrame, rows: Integers, start: Floats) -> tuple[Floats,
         event, other, direct = own["waits_on_correlation"], own["waits_on_stream"], own["stream"]
         if other is not pd.NA:
             stream[number], until[number] = other, min(called_us.get(event, start[number]), start[number])
-        elif direct is not pd.NA and direct >= 0:
+        elif direct is not pd.NA and 0 <= direct < _NO_STREAM:
             stream[number] = direct
     return until, stream
 

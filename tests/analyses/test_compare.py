@@ -8,6 +8,7 @@ import pytest
 
 import perfnb
 from perfnb.analyses.compare import compare_kernels, compare_operators, compare_steps, largest_changes
+from perfnb.errors import PerfnbError
 from perfnb.run import Run
 from perfnb.tables import table_from_text
 
@@ -152,3 +153,12 @@ def test_a_fused_operator_replaces_its_parts(corpus: Path) -> None:
 
     assert found["change"].value_counts().to_dict() == {"removed": 4, "added": 1}
     assert found["difference_us"].sum() == pytest.approx(-360.0)
+
+
+def test_what_was_not_recorded_is_refused_and_no_work_that_went_away() -> None:
+    ops = table_from_text("device_ops", "rank device kind name start_us duration_us\n0 0 compute gemm 0 4")
+    recorded = Run(device_ops=ops)
+    without = Run(missing={"device_ops": "CUDA activities were not recorded"})
+
+    with pytest.raises(PerfnbError, match="the run after has no device_ops to compare: CUDA activities were not recorded"):
+        compare_kernels(recorded, without)

@@ -217,3 +217,26 @@ def test_a_recorded_cpu_job_counts_its_matrix_products_on_the_host_clock(corpus:
     assert set(found["clock"]) == {"host"}
     assert found["flops"].notna().all()
     assert found["step"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "types"),
+    [
+        ('"hello"', '["float"]'),
+        ("5", '["float"]'),
+        ("hello", '["float"]'),
+        ("[[8,16],[16,4]]", '[["float"]]'),
+        ("[[8,16],[16,4]]", '{"a":1}'),
+        ("[[-8,16],[16,4]]", '["float","float"]'),
+        ("[[true,16],[16,4]]", '["float","float"]'),
+        ("[[1000000000000000,1000000000000000],[1000000000000000,4]]", '["float","float"]'),
+    ],
+)
+def test_odd_shapes_and_types_are_no_failure_and_no_number_without_ground(shapes: str, types: str) -> None:
+    host = table_from_text("host_ops", "rank process thread category name start_us duration_us\n0 1 1 operator aten::mm 0 9")
+    run = Run(host_ops=host.assign(input_shapes=pd.Categorical([shapes]), input_types=pd.Categorical([types])))
+
+    found = operator_flops(run).iloc[0]
+
+    assert pd.isna(found["flops"]) == (shapes != "[[8,16],[16,4]]")
+    assert pd.notna(found["reason"])

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from perfnb.categories import per_text
-from perfnb.nesting import ROOT, innermost, parents
+from perfnb.nesting import ROOT, innermost, parents, whole_nanoseconds
 from perfnb.read.kineto.classify import Bools
 
 Rows = NDArray[np.int64]
@@ -51,8 +51,7 @@ def around(host: pd.DataFrame, device: pd.DataFrame) -> Around:
     if not (is_distributed | states_type).any() or device.empty:
         return Around(np.zeros(len(device), dtype=bool), nothing, nothing)
     thread = host.groupby(["process", "thread"], observed=True, sort=False).ngroup().to_numpy()
-    start = host["start_us"].to_numpy()
-    above = parents(start, start + host["duration_us"].to_numpy(), thread)
+    above = parents(*whole_nanoseconds(host), thread)
     call = launch_rows(host, device)
     operator = _at(innermost(above, per_text(host["category"], "operator".__eq__)), call)
     return Around(

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from perfnb.categories import per_text
 from perfnb.read.kineto import classify
@@ -28,6 +29,16 @@ _LEFT_OUT: Final = {
     "trace": "marks of the recording",
 }
 _KNOWN: Final = frozenset({*classify.HOST_CATEGORIES.values(), "annotation"})
+
+
+MOMENTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "steps": ("start_us",),
+    "host_ops": ("start_us",),
+    "device_ops": ("start_us",),
+    "collectives": ("launch_us", "start_us"),
+    "allocations": ("time_us",),
+}
+"""Columns of a run's tables that are moments on its clock; every other time is a duration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +113,21 @@ def read_one(path: Path, options: Options) -> OneRank:
 def shifted(one: OneRank, rank: int, origin_ns: int) -> dict[str, pd.DataFrame]:
     """Tables of a file with its rank, in microseconds since the given origin."""
     later = one.origin_ns - origin_ns
-    return {name: placed(frame, rank, later) for name, frame in one.frames.items()}
+    return {name: _placed(frame, rank, later, MOMENTS.get(name, ())) for name, frame in one.frames.items()}
 
 
-def placed(frame: pd.DataFrame, rank: int, later_ns: int) -> pd.DataFrame:
+def _placed(frame: pd.DataFrame, rank: int, later_ns: int, moments: tuple[str, ...]) -> pd.DataFrame:
     """Rows of one rank with its number, on a clock that began the given time before its own."""
-    times = [name for name in ("start_us", "time_us") if name in frame.columns] if later_ns else []
-    moved = {name: classify.microseconds(np.rint(frame[name].to_numpy() * 1000).astype(np.int64) + later_ns) for name in times}
-    return frame.assign(rank=rank, **moved) if len(frame) else frame
+    if frame.empty:
+        return frame
+    there = [name for name in moments if name in frame.columns and later_ns]
+    return frame.assign(rank=rank, **{name: _later(frame[name].to_numpy(dtype=np.float64), later_ns) for name in there})
+
+
+def _later(time_us: NDArray[np.float64], later_ns: int) -> NDArray[np.float64]:
+    known = ~np.isnan(time_us)
+    whole = np.rint(np.where(known, time_us, 0.0) * 1000).astype(np.int64)
+    return np.where(known, classify.microseconds(whole + later_ns), np.nan)
 
 
 def _by_operator(device: pd.DataFrame, is_distributed: classify.Bools) -> pd.DataFrame:

@@ -86,11 +86,15 @@ def read_kineto(
     files, skippable = trace_files([path, *more])
     options = Options(tuple(step_names), tuple(communication_names), python, partial, parser)
     read, skipped = _read_all(files, skippable, options, executor)
-    return joined(read, skipped)
+    run = joined(read, skipped)
+    for one in read:
+        if one.cut_sentence:
+            warnings.warn(one.cut_sentence, TruncatedTraceWarning, stacklevel=2)
+    return run
 
 
 def joined(read: Sequence[OneRank], skipped: Sequence[str] = ()) -> Run:
-    """One run of the files of all its ranks."""
+    """One run of the files of all its ranks; what ended early is said in its notes, and to be warned of by the caller."""
     paths, keys = [each.path for each in read], [each.keys for each in read]
     ranks, assumed = ranks_of(paths, keys)
     notes = [assumed] if assumed else []
@@ -107,8 +111,6 @@ def joined(read: Sequence[OneRank], skipped: Sequence[str] = ()) -> Run:
     notes += left
     for _, one in ordered:
         notes += one.notes
-        if one.cut_sentence:
-            warnings.warn(one.cut_sentence, TruncatedTraceWarning, stacklevel=3)
     signals, missing = signals_of(made, world_size)
     return Run(
         **made,
@@ -175,7 +177,7 @@ def stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
         for name in texts
     }
     rest = pd.concat([frame.drop(columns=texts) for frame in filled], ignore_index=True)
-    return rest.assign(**together)
+    return rest.assign(**together)[list(filled[0].columns)]
 
 
 def _machine(read: Sequence[OneRank]) -> Machine:

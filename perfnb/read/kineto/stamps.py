@@ -35,6 +35,11 @@ def nanoseconds(stamps: Sequence[bytes]) -> NDArray[np.int64]:
     """
     if not stamps:
         return np.empty(0, dtype=np.int64)
+    wide = [row for row, stamp in enumerate(stamps) if len(stamp) > _WIDEST]  # one of them would make all rows as wide
+    if wide:
+        value = nanoseconds([b"" if len(stamp) > _WIDEST else stamp for stamp in stamps])
+        value[wide] = [_slowly(stamps[row]) for row in wide]
+        return value
     text = np.array(stamps, dtype=np.bytes_)
     width = text.dtype.itemsize
     characters = text.view(np.uint8).reshape(len(stamps), width)
@@ -42,9 +47,9 @@ def nanoseconds(stamps: Sequence[bytes]) -> NDArray[np.int64]:
     decimals = np.zeros(len(stamps), dtype=np.int64)
     whole_digits = np.zeros(len(stamps), dtype=np.int64)
     after_point = np.zeros(len(stamps), dtype=bool)
-    odd = (characters[:, 0] == _END) | (width > _WIDEST)
+    odd = characters[:, 0] == _END
     negative = characters[:, 0] == _MINUS
-    for column in range(min(width, _WIDEST)):
+    for column in range(width):
         character = characters[:, column]
         digit = (character >= _ZERO) & (character <= _NINE)
         value = np.where(digit, value * 10 + (character - _ZERO), value)

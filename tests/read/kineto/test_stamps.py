@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from decimal import Decimal
 
 import pytest
@@ -51,3 +52,16 @@ def test_a_list_of_mixed_spellings_is_read_row_by_row() -> None:
 
 def test_sixteen_digits_of_a_negative_stamp_do_not_overflow() -> None:
     assert nanoseconds([b"-9999999999999999", b"-123456789012345"]).tolist() == [int(MISSING), -123456789012345000]
+
+
+def test_one_endless_number_does_not_widen_all_the_others() -> None:
+    stamps = [b"1.5"] * 20_000 + [b"9" * 200_000]
+
+    tracemalloc.start()
+    found = nanoseconds(stamps)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert found[:2].tolist() == [1500, 1500]
+    assert found[-1] == MISSING
+    assert peak < 50_000_000
