@@ -36,6 +36,7 @@ def open_in_perfetto(run: Run, path: str | PathLike[str] | None = None, *, overw
 
     Beside the host and device rows each rank has a process "perfnb" with tracks for its steps, the idle time of each device by
     cause, the findings, and a counter track with the parts of the step ledger. Nothing is opened, fetched or sent.
+    Allocations, shapes and the arguments of collectives are not written: the file is for looking at, the trace stays the source.
 
     Parameters
     ----------

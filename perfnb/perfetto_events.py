@@ -26,7 +26,6 @@ _DEVICE_CATEGORIES: Final = {"compute": "kernel", "communication": "kernel", "co
 _OURS: Final = "perfnb"
 _PROCESSES_PER_RANK: Final = 1000  # numbers that the processes and devices of one rank may take
 _OUR_PROCESS, _FIRST_DEVICE, _FIRST_HOST = 0, 1, 500  # by number within a rank
-_UNKNOWN_DEVICE: Final = _FIRST_HOST - _FIRST_DEVICE - 1
 _LONGEST_NUMBER: Final = 16  # digits of a thread's number that JSON readers keep exactly
 
 
@@ -50,10 +49,9 @@ def _names(run: Run) -> Iterator[bytes]:
     numbers = _thread_numbers(run)
     for rank, _, thread, number in threads.itertuples(index=False):
         yield _named("thread_name", _process(rank, _FIRST_HOST + number), numbers[str(thread)], f"thread {thread}")
-    devices = run.device_ops[["rank", "device"]].drop_duplicates()
-    for rank, device in devices.itertuples(index=False):
-        shown = "unknown device" if pd.isna(device) else f"device {device}"
-        yield _named("process_name", _process(rank, _FIRST_DEVICE + _device_number(device)), 0, f"rank {rank}: {shown}")
+    for rank, device, number in _devices(run).itertuples(index=False):
+        shown = "unknown device" if device is pd.NA else f"device {device}"
+        yield _named("process_name", _device_process(rank, device, number), 0, f"rank {rank}: {shown}")
     for rank in run.ranks:
         yield _named("process_name", _process(rank, _OUR_PROCESS), 0, f"rank {rank}: perfnb")
 
@@ -74,9 +72,10 @@ def _device(run: Run) -> Iterator[bytes]:
     ops = run.device_ops
     names, categories = _encoded(ops["name"]), _encoded(ops["kind"], _DEVICE_CATEGORIES)
     times = zip(ops["start_us"], ops["duration_us"], strict=True)
+    processes = {(row[0], row[1]): _device_process(*row) for row in _devices(run).itertuples(index=False)}
     rows = zip(ops["rank"], ops["device"], ops["stream"], names, categories, times, ops["correlation"], ops["bytes"], strict=True)
     for rank, device, stream, name, category, (start, duration), correlation, size in rows:
-        process = _process(rank, _FIRST_DEVICE + _device_number(device))
+        process = processes[rank, device]
         thread = 0 if pd.isna(stream) else int(stream)
         known = {"device": device, "stream": stream, "correlation": correlation, "bytes": size}
         yield _slice(name, category, process, thread, start, duration, known)
@@ -136,7 +135,9 @@ def _findings(run: Run) -> Iterator[bytes]:
             yield from _span("findings", name, cast("int", rank), next(numbers), start, end - start, known)
 
 
-def _slice(name: str, category: str, process: int, thread: int, start: float, duration: float, known: dict[str, Any]) -> bytes:
+def _slice(
+    name: str, category: str, process: int | str, thread: int, start: float, duration: float, known: dict[str, Any]
+) -> bytes:
     arguments = _json({key: int(value) for key, value in known.items() if value is not pd.NA})
     return _event("X", name, process, thread, start, f',"dur":{duration:.3f},"cat":{category},"args":{arguments}')
 
@@ -149,12 +150,12 @@ def _span(track: str, name: str, rank: int, number: int, start: float, duration:
     yield _event("e", _json(name), process, 0, start + duration, common)
 
 
-def _event(phase: str, name: str, process: int, thread: int, start: float, rest: str) -> bytes:
+def _event(phase: str, name: str, process: int | str, thread: int, start: float, rest: str) -> bytes:
     """One event; times have three decimals, so that no nanosecond is lost."""
     return f'{{"ph":"{phase}","name":{name},"pid":{process},"tid":{thread},"ts":{start:.3f}{rest}}}'.encode()
 
 
-def _named(what: str, process: int, thread: int, name: str) -> bytes:
+def _named(what: str, process: int | str, thread: int, name: str) -> bytes:
     return _event("M", _json(what), process, thread, 0.0, f',"args":{_json({"name": name})}')
 
 
@@ -174,8 +175,15 @@ def _process(rank: int, number: int) -> int:
     return int(rank) * _PROCESSES_PER_RANK + int(number)
 
 
-def _device_number(device: Any) -> int:
-    return _UNKNOWN_DEVICE if pd.isna(device) else min(int(device), _UNKNOWN_DEVICE)
+def _device_process(rank: int, device: Any, number: int) -> str:
+    """Process of a device as JSON: a number, or words where the device is not known, so that none is made up on reading."""
+    return _json(f"unknown device of rank {rank}") if device is pd.NA else str(_process(rank, _FIRST_DEVICE + number))
+
+
+def _devices(run: Run) -> pd.DataFrame:
+    """Number of each device within its rank."""
+    devices = run.device_ops[["rank", "device"]].drop_duplicates().sort_values(["rank", "device"], ignore_index=True)
+    return devices.assign(number=devices.groupby("rank").cumcount())
 
 
 def _host_processes(run: Run) -> pd.DataFrame:
@@ -187,4 +195,6 @@ def _host_processes(run: Run) -> pd.DataFrame:
 def _thread_numbers(run: Run) -> dict[str, int]:
     """Number of each thread: its own where it is one, so that it is found again."""
     names = [str(name) for name in run.host_ops["thread"].astype("category").cat.categories]
-    return {name: int(name) if name.isdecimal() and len(name) < _LONGEST_NUMBER else index for index, name in enumerate(names)}
+    own = {name: int(name) for name in names if name.isdecimal() and len(name) < _LONGEST_NUMBER}
+    free = count(max(own.values(), default=0) + 1)  # no number that another thread has
+    return {name: own[name] if name in own else next(free) for name in names}

@@ -136,3 +136,23 @@ def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_path_that_cannot_be_written_is_refused(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(PerfnbError, match=message):
         open_in_perfetto(small_run(), tmp_path / name)
+
+
+def test_an_unknown_device_stays_unknown_and_threads_keep_apart(tmp_path: Path) -> None:
+    host = table_from_text(
+        "host_ops",
+        """rank process thread category name start_us duration_us
+           0    1       main   operator a    0        5
+           0    1       1      operator b    0        5
+           0    1       2      operator c    0        5""",
+    )
+    device = table_from_text(
+        "device_ops", "rank device stream kind name start_us duration_us\n0 - 7 compute gemm 0 6\n0 700 7 compute gemm 9 6"
+    )
+    run = Run(host_ops=host, device_ops=device, signals=frozenset({"host_ops", "device_ops"}))
+
+    again = read_trace(open_in_perfetto(run, tmp_path / "out.json").path)
+
+    assert again.device_ops["device"].isna().tolist() == [True, False]
+    assert again.device_ops["device"].tolist()[1] == 700
+    assert again.host_ops["thread"].nunique() == 3

@@ -20,6 +20,8 @@ CATEGORIES: Final = ("operator", "annotation", "python")
 SEPARATOR: Final = " > "
 """Between the names of a path."""
 
+_DEEPEST: Final = 50  # levels that a path spells out; torch's own operators nest less than half as deep
+
 TREE_COLUMNS: Final = (
     "rank",
     "process",
@@ -58,7 +60,8 @@ def operator_tree(run: Run, rank: int | None = None, step: int | None = None) ->
     -------
     pandas.DataFrame
         One row per (rank, process, thread, path), parents before their children: node and parent (numbers of nodes; parent NA
-        at a root), depth (0 at a root), name, path (names from the root), calls, total_us (of the calls), self_us (total
+        at a root), depth (0 at a root), name, path (names from the root; from 50 levels on the
+        inner ones but the last are left out), calls, total_us (of the calls), self_us (total
         without the calls inside), device_us (durations of the device ops that were launched inside, summed) and self_device_us
         (those whose launch has no deeper node around it). ProfilerStep ranges are one node whatever their number. Empty where
         no host op was recorded.
@@ -197,9 +200,14 @@ def _aggregated(calls: pd.DataFrame, parent: Integers, depth: Integers, node: In
         own = levels == level
         np.add.at(total_device, above[own], total_device[own])
     names = calls["name"].astype(object).iloc[first].astype(str).str.replace(_STEP_NUMBER, r"\1", regex=True).to_list()
+    stems: list[str] = []  # path of the outer `_DEEPEST` levels; whole paths of a deep recursion would take gigabytes
     paths: list[str] = []
     for number in range(count):  # nodes, not calls: parents have smaller numbers
-        paths.append(paths[above[number]] + SEPARATOR + names[number] if above[number] != ROOT else names[number])
+        stem = stems[above[number]] if above[number] != ROOT else ""
+        if levels[number] < _DEEPEST:
+            stem = f"{stem}{SEPARATOR}{names[number]}" if stem else names[number]
+        stems.append(stem)
+        paths.append(stem if levels[number] < _DEEPEST else f"{stem}{SEPARATOR}...{SEPARATOR}{names[number]}")
     found = pd.DataFrame(
         {
             **{key: calls[key].array[first] for key in ("rank", "process", "thread")},

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+
+MOST_LINES: Final = 21
+"""Lines that a chart can tell apart: 7 colours, 3 dashes."""
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -86,7 +91,7 @@ def thinned_rows(time: Floats, value: Floats, buckets: int) -> Rows:
 
 
 def thinned(frame: pd.DataFrame, keys: list[str], value: str, most_rows: int) -> pd.DataFrame:
-    """Rows of a table that draw the same lines, at most `most_rows` of them.
+    """Rows of a table that draw the same lines, at most `most_rows` of them, of at most `MOST_LINES` lines.
 
     Parameters
     ----------
@@ -102,13 +107,19 @@ def thinned(frame: pd.DataFrame, keys: list[str], value: str, most_rows: int) ->
     Returns
     -------
     pandas.DataFrame
-        Rows of `frame` with a fresh index; of each line its largest and its least value are among them.
+        Rows of `frame` with a fresh index; of each line its largest and its least value are among them. Where there are more
+        lines, those with the highest values stay, and `attrs["lines_left_out"]` says how many do not.
     """
     known = frame[frame[value].notna()]
+    number = known.groupby(keys, dropna=False, sort=False, observed=True).ngroup()
+    peaks = known[value].groupby(number).max().sort_values(ascending=False, kind="stable")
+    known = known[number.isin(peaks.index[:MOST_LINES])]
     lines = known.groupby(keys, dropna=False, sort=False, observed=True)
     buckets = max(most_rows // (4 * max(lines.ngroups, 1)), 1)
     kept = [
         rows.iloc[thinned_rows(rows["time_us"].to_numpy(dtype=float), rows[value].to_numpy(dtype=float), buckets)]
         for _, rows in lines
     ]
-    return pd.concat(kept, ignore_index=True) if kept else known.reset_index(drop=True)
+    drawn = pd.concat(kept, ignore_index=True) if kept else known.reset_index(drop=True)
+    drawn.attrs["lines_left_out"] = max(len(peaks) - MOST_LINES, 0)
+    return drawn

@@ -45,6 +45,7 @@ def launch_queue_chart(queue: pd.DataFrame) -> alt.LayerChart:
     drawable(queue[["time_us"]], "perfnb.analyses.thinned_launch_queue")
     lines = _line_names(queue, ["rank", "device", "stream"])
     points = pd.DataFrame({"time_us": queue["time_us"], "value": queue["length"], "line": lines})
+    points.attrs.update(queue.attrs)
     highest = [f"{peak:,.0f} ops" for peak in _peaks(points)]
     return _step_lines(points, "Launch queue of each stream", "device ops launched and not started", highest)
 
@@ -134,7 +135,9 @@ def _step_lines(
     description = (
         f"{title}, {text.count(len(names), 'line')} over time. Highest: {said}." if names else f"{title}: nothing recorded."
     )
-    return finished(chart, title=title, description=description, rows=_HEIGHT_ROWS, subtitle="" if names else description)
+    left_out = int(points.attrs.get("lines_left_out", 0))
+    below = f"{text.count(left_out, 'further line')} with lower values not drawn" if left_out else ""
+    return finished(chart, title=title, description=description, rows=_HEIGHT_ROWS, subtitle=below if names else description)
 
 
 def _line_names(frame: pd.DataFrame, keys: list[str]) -> pd.Series:

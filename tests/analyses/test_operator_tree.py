@@ -12,7 +12,7 @@ import perfnb
 from perfnb.analyses.operator_tree import CATEGORIES, operator_rectangles, operator_tree
 from perfnb.launches import launches
 from perfnb.run import Run
-from perfnb.tables import table_from_text
+from perfnb.tables import conform, table_from_text
 
 HOST = table_from_text(
     "host_ops",
@@ -147,3 +147,25 @@ def test_a_recorded_tree_loses_no_time_and_no_call(corpus: Path, path: str) -> N
     for _, level in drawn.groupby("depth"):
         assert np.all(level["start_us"].to_numpy()[1:] >= level["end_us"].to_numpy()[:-1] - 1e-6)
     assert isinstance(drawn, pd.DataFrame)
+
+
+def test_a_deep_recursion_has_short_paths_and_no_lost_call() -> None:
+    depth = 3000
+    host = pd.DataFrame(
+        {
+            "rank": 0,
+            "process": "1",
+            "thread": "1",
+            "category": "operator",
+            "name": [f"a_rather_long_name_of_level_{level}" for level in range(depth)],
+            "start_us": np.arange(depth, dtype=float),
+            "duration_us": 2.0 * depth - 2 * np.arange(depth),
+        }
+    )
+
+    tree = operator_tree(Run(host_ops=conform("host_ops", host)))
+
+    assert len(tree) == depth
+    assert tree["depth"].max() == depth - 1
+    assert tree["path"].str.len().max() < 3000
+    assert tree["path"].iloc[-1].endswith("a_rather_long_name_of_level_2999")

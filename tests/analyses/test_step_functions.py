@@ -54,3 +54,14 @@ def test_the_lines_of_a_table_share_the_rows_and_rows_without_a_value_go() -> No
     assert found.groupby("line").size().between(4, 40).all()
     assert found["value"].notna().all()
     assert found.groupby("line")["value"].max().to_list() == [9.0, 9.0]
+
+
+def test_more_lines_than_a_chart_can_tell_apart_are_left_out_and_counted() -> None:
+    lines = pd.DataFrame({"line": np.repeat(np.arange(640), 8), "time_us": np.tile(np.arange(8.0), 640)})
+    lines = lines.assign(value=lines["line"] + lines["time_us"])
+
+    few = thinned(lines, ["line"], "value", 2000)
+
+    assert len(few) <= 2000
+    assert sorted(few["line"].unique()) == list(range(619, 640))
+    assert few.attrs["lines_left_out"] == 619
