@@ -23,6 +23,7 @@ _HOST_PATTERN: Final = re.compile(
     r"^(gloo|mpi|ucc):"
 )  # torch/csrc/distributed/c10d/ProcessGroup{Gloo,MPI,UCC}.cpp name ranges so
 _SUFFIX: Final = re.compile(r"^c10::")  # of a dtype in the argument types of operators
+_LONGEST_RANK: Final = 10  # digits
 _LARGEST_GROUP: Final = 1 << 20  # ranks: past it a number is no size of a group
 
 Objects = NDArray[np.object_]
@@ -172,7 +173,7 @@ def _members(ranks: Objects, first: Objects, stride: Objects, size: Int64s) -> O
 
 def _member_list(ranks: object, first: object, stride: object, size: int) -> str | None:
     if isinstance(ranks, str) and "..." not in ranks and (numbers := re.findall(r"\d+", ranks)):
-        return ",".join(str(int(number)) for number in numbers)
+        return ",".join(str(int(number)) for number in numbers) if max(map(len, numbers)) < _LONGEST_RANK else None
     if not isinstance(first, str) or not isinstance(stride, str):
         return None
     begin, step = whole_number(first), whole_number(stride)

@@ -110,6 +110,8 @@ class TraceFile:
                 position = found.end
                 break
             elif found.found is Found.CUT and not pieces.damage:
+                if found.text:
+                    self._take(found, parser)
                 self.cut = Cut(self._offset + len(text), self.entries + 1, list_is_whole=False)
                 return None
             else:
@@ -267,22 +269,17 @@ def _members(text: str, start: int, until: str | None = None) -> tuple[dict[str,
             end = _SPACE.match(text, end + 1).end()  # type: ignore[union-attr]
             if key == until:
                 return members, end, end
-            value, end = _DECODER.raw_decode(text, end)
-            members[_utf8(key)] = _utf8(value)
+            begin = end
+            value, end = _DECODER.raw_decode(text, begin)
+            members[_utf8(key)] = value if text[begin:end].isascii() else _DECODER.decode(_utf8(text[begin:end]))
         except (json.JSONDecodeError, RecursionError):
             return members, None, position
         position = end
 
 
-def _utf8(value: Any) -> Any:
-    """Texts that were decoded as Latin-1, decoded as UTF-8; bytes that are none are replaced."""
-    if isinstance(value, str):
-        try:
-            return value.encode("latin-1").decode("utf-8", "replace")
-        except UnicodeEncodeError:
-            return value  # it was written with escapes
-    if isinstance(value, list):
-        return [_utf8(each) for each in value]
-    if isinstance(value, dict):
-        return {_utf8(key): _utf8(each) for key, each in value.items()}
-    return value
+def _utf8(text: str) -> str:
+    """Text that was decoded as Latin-1, decoded as UTF-8; bytes that are none are replaced."""
+    try:
+        return text.encode("latin-1").decode("utf-8", "replace")
+    except UnicodeEncodeError:
+        return text  # it was written with escapes

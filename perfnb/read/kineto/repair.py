@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -50,7 +50,10 @@ class Found(Enum):
 
 @dataclass(frozen=True, slots=True)
 class NextEntry:
-    """What stands next, where it ends, its JSON (repaired where it had to be), what was repaired, what is wrong and where."""
+    """What stands next, where it ends, its JSON (repaired where it had to be), what was repaired, what is wrong and where.
+
+    Where the file ends right after a whole event, `text` is that event.
+    """
 
     found: Found
     end: int = 0
@@ -93,7 +96,11 @@ def next_entry(text: bytes, start: int, *, complete: bool) -> NextEntry:
         if after == len(text) or text[after] in b",]":
             return _settled(text[begin:end], end)
         reason, at = "Expecting ',' delimiter", after
-    return _damaged(text, begin, reason, at, complete=complete)
+    found = _damaged(text, begin, reason, at, complete=complete)
+    if end is not None and found.found is Found.CUT:  # the last event is whole, what follows it is not
+        whole = _settled(text[begin:end], end)
+        return replace(found, text=whole.text, repairs=whole.repairs)
+    return found
 
 
 def _begin(text: bytes, start: int) -> tuple[int, bool]:

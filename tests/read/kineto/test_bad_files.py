@@ -200,3 +200,31 @@ def test_a_config_beside_the_trace_is_the_run_s(tmp_path: Path) -> None:
 
     (tmp_path / "config.json").write_text("{")
     assert any("config.json is not JSON" in note for note in read_kineto(path).notes)
+
+
+def test_a_whole_event_before_what_is_no_json_is_kept(tmp_path: Path) -> None:
+    whole = json.dumps({"traceEvents": training(3)}).removesuffix("]}")
+    (tmp_path / "t.json").write_text(whole + "{}, ]}")
+
+    with pytest.warns(TruncatedTraceWarning):
+        run = read_kineto(tmp_path / "t.json")
+
+    assert len(run.host_ops) == len(training(3))
+
+
+def test_keys_nested_deeply_after_the_events_are_no_cut(tmp_path: Path) -> None:
+    deep = '{"a":' * 500 + "1" + "}" * 500
+    (tmp_path / "t.json").write_text('{"traceEvents": ' + json.dumps(training(2)) + ', "other": ' + deep + "}")
+
+    run = read_kineto(tmp_path / "t.json")
+
+    assert not any("ends early" in note for note in run.notes)
+
+
+def test_ranks_of_thousands_of_digits_are_no_members(tmp_path: Path) -> None:
+    named = {"Collective name": "allreduce", "Process Group Ranks": f"[{'9' * 5000}]"}
+    kernel = event("ncclKernel_AllReduce", "kernel", 5, 3, **named)
+
+    run = read_kineto(write(tmp_path / "t.json", [*training(2), kernel]))
+
+    assert run.collectives["members"].isna().all()
