@@ -36,11 +36,14 @@ class Around:
         The `record_param_comms` operator around the launch: it has the arguments of the call.
     names
         The innermost range whose name states the type of the call: `nccl:all_reduce`, `c10d::allreduce_`.
+    calls
+        The launch call itself.
     """
 
     is_distributed: Bools
     arguments: Rows
     names: Rows
+    calls: Rows
 
 
 def around(host: pd.DataFrame, device: pd.DataFrame) -> Around:
@@ -49,8 +52,8 @@ def around(host: pd.DataFrame, device: pd.DataFrame) -> Around:
     is_distributed = per_text(host["name"], lambda name: name.startswith(OPERATOR_PREFIXES))
     states_type = per_text(host["name"], _STATES_TYPE.search)
     if not (is_distributed | states_type).any() or device.empty:
-        return Around(np.zeros(len(device), dtype=bool), nothing, nothing)
-    thread = host.groupby(["process", "thread"], observed=True, sort=False).ngroup().to_numpy()
+        return Around(np.zeros(len(device), dtype=bool), nothing, nothing, launch_rows(host, device))
+    thread = host["process"].cat.codes.to_numpy().astype(np.int64) * len(host["thread"].cat.categories) + host["thread"].cat.codes
     above = parents(*whole_nanoseconds(host), thread)
     call = launch_rows(host, device)
     operator = _at(innermost(above, per_text(host["category"], "operator".__eq__)), call)
@@ -58,6 +61,7 @@ def around(host: pd.DataFrame, device: pd.DataFrame) -> Around:
         _at(is_distributed, operator, absent=0),
         _at(innermost(above, per_text(host["name"], _STATES_ARGUMENTS.__eq__)), call),
         _at(innermost(above, states_type), call),
+        call,
     )
 
 

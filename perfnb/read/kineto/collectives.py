@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from perfnb.categories import per_text
-from perfnb.read.kineto.around import Around, launch_rows
+from perfnb.read.kineto.around import Around
 from perfnb.read.kineto.classify import nullable
 from perfnb.read.kineto.columns import ABSENT, Int64s
 from perfnb.read.kineto.communication import BYTES_OF, collective_of
@@ -90,7 +90,7 @@ def _on_device(raw: RawTrace, device: tuple[pd.DataFrame, Rows], host: tuple[pd.
             "bytes": nullable(_bytes(elements_in, dtype)),
             "device": kernels["device"].array,
             "stream": kernels["stream"].array,
-            "launch_us": _launch_us(host[0], kernels),
+            "launch_us": _launch_us(host[0], ranges.calls[chosen]),
             "start_us": kernels["start_us"].to_numpy(),
             "duration_us": kernels["duration_us"].to_numpy(),
             "clock": "device",
@@ -98,9 +98,8 @@ def _on_device(raw: RawTrace, device: tuple[pd.DataFrame, Rows], host: tuple[pd.
     )
 
 
-def _launch_us(host: pd.DataFrame, kernels: pd.DataFrame) -> NDArray[np.float64]:
-    """Start of the launch call of each kernel; NaN where none was recorded."""
-    call = launch_rows(host, kernels)
+def _launch_us(host: pd.DataFrame, call: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Start of each launch call; NaN where none was recorded."""
     return np.append(host["start_us"].to_numpy(dtype=np.float64), np.nan)[call]  # the last one is that of `ROOT`
 
 

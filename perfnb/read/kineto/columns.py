@@ -217,7 +217,7 @@ class Columns:
     counts: Counter[str] = field(default_factory=Counter)
 
     def joined(self) -> Batch:
-        """All rows as one batch."""
+        """All rows as one batch; the batches are let go, so that no row is held twice for long."""
         if len(self.batches) == 1:
             return self.batches[0]
         if not self.batches:
@@ -230,13 +230,15 @@ class Columns:
                 nothing.reshape(integers, 0),
                 nothing.reshape(texts, 0).astype(np.int32),
             )
-        return Batch(
+        whole = Batch(
             np.concatenate([each.kind for each in self.batches]),
             np.concatenate([each.start for each in self.batches]),
             np.concatenate([each.duration for each in self.batches]),
             np.concatenate([each.integers for each in self.batches], axis=1),
             np.concatenate([each.texts for each in self.batches], axis=1),
         )
+        self.batches[:] = [whole]
+        return whole
 
 
 def settled(codes: Int32s, tokens: Sequence[bytes], *, lower: bool = False, whole: bool = False) -> tuple[TextColumn, int]:

@@ -37,7 +37,7 @@ are Python functions. Once started, the scanner took 2 to 5 times less than msgs
 """
 _SOURCES: Final = ("scanner_memory", "scanner_grammar", "scanner_numbers", "scanner_tokens", "scanner_kernels")
 _COMPILING_S: Final = 8  # measured: 6 to 8
-_ROWS: Final = (1 << 16) + 24  # at a time; columns a power of two apart would share few places of the processor's cache
+_ROWS: Final = (1 << 14) + 24  # at a time; columns a power of two apart would share few places of the processor's cache
 _FIXES: Final = 1 << 14
 _PLACES: Final = 512  # first looked for in the lower half
 
