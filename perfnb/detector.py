@@ -50,7 +50,7 @@ def example(
     Examples
     --------
     >>> example("nothing", lost_share=0, steps="rank step start_us duration_us\n0 1 0 100").run.steps.shape
-    (1, 6)
+    (1, 9)
     """
     frames = {name: table_from_text(name, text) for name, text in tables.items()}
     run = dataclasses.replace(

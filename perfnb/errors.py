@@ -61,3 +61,15 @@ class TooManyRows(PerfnbError):  # noqa: N818 - the name that the notebook desig
 
 class NoRendererError(PerfnbError):
     """The library that turns a chart into a picture is not installed."""
+
+
+class RecordingError(PerfnbError):
+    """A recording cannot start: another one runs, or its folder is taken; says what to do."""
+
+
+class RunFolderError(PerfnbError):
+    """A run folder cannot be read: it is none, is damaged, or was written by a newer perfnb."""
+
+
+class LogFormatError(PerfnbError):
+    """A training log cannot be read: says what it is, what was looked for and which formats are known."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pandas as pd
 
@@ -37,13 +37,41 @@ class Machine:
     constants: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
 
 
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """How the recording of one rank stands.
+
+    Attributes
+    ----------
+    rank
+        Its rank.
+    state
+        "finished"; "failed": training raised; "running"; "killed": it ended without a word.
+    reason
+        How it ended, in words; empty where it runs or finished.
+    until_us
+        The last moment that its rows tell of.
+    hook_us_per_step
+        Time of the training thread that perfnb's hooks took per step: calls times their calibrated cost.
+    sampler_cpu_share
+        CPU of perfnb's own thread, as a share of one core.
+    """
+
+    rank: int
+    state: Literal["finished", "failed", "running", "killed"]
+    reason: str = ""
+    until_us: float | None = None
+    hook_us_per_step: float | None = None
+    sampler_cpu_share: float | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Run:
     """The tables of one job.
 
     Attributes
     ----------
-    steps, phases, host_ops, device_ops, collectives, allocations
+    steps, phases, host_ops, device_ops, collectives, allocations, allocator, gpu_samples, host_samples, training, metrics, gaps
         Tables with the columns of `perfnb.tables.SCHEMAS`; empty where nothing was recorded.
     config
         The training's config where known.
@@ -59,6 +87,8 @@ class Run:
         Number of ranks of the job (not only of those read), None where unknown.
     source
         Base names of the files that were read.
+    recordings
+        How each rank's recording stands, of a run that perfnb recorded; empty for traces and logs.
     """
 
     steps: pd.DataFrame = field(default_factory=lambda: tables.empty("steps"))
@@ -67,6 +97,12 @@ class Run:
     device_ops: pd.DataFrame = field(default_factory=lambda: tables.empty("device_ops"))
     collectives: pd.DataFrame = field(default_factory=lambda: tables.empty("collectives"))
     allocations: pd.DataFrame = field(default_factory=lambda: tables.empty("allocations"))
+    allocator: pd.DataFrame = field(default_factory=lambda: tables.empty("allocator"))
+    gpu_samples: pd.DataFrame = field(default_factory=lambda: tables.empty("gpu_samples"))
+    host_samples: pd.DataFrame = field(default_factory=lambda: tables.empty("host_samples"))
+    training: pd.DataFrame = field(default_factory=lambda: tables.empty("training"))
+    metrics: pd.DataFrame = field(default_factory=lambda: tables.empty("metrics"))
+    gaps: pd.DataFrame = field(default_factory=lambda: tables.empty("gaps"))
     config: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     machine: Machine = field(default_factory=Machine)
     signals: frozenset[str] = frozenset()
@@ -74,12 +110,15 @@ class Run:
     notes: tuple[str, ...] = ()
     world_size: int | None = None
     source: tuple[str, ...] = ()
+    recordings: tuple[Recording, ...] = ()
 
     @property
     def ranks(self) -> tuple[int, ...]:
         """Ranks that were read, in order."""
         found = {
-            int(rank) for table in (self.steps, self.host_ops, self.device_ops, self.phases) for rank in table["rank"].unique()
+            int(rank)
+            for table in (self.steps, self.host_ops, self.device_ops, self.phases, self.training)
+            for rank in table["rank"].unique()
         }
         return tuple(sorted(found))
 

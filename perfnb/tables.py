@@ -1,4 +1,4 @@
-"""Schemas of the tables of a run, and the conversion of any frame to its schema."""
+"""The tables of a run: an empty one of each, and the conversion of any frame to its schema."""
 
 from __future__ import annotations
 
@@ -11,97 +11,14 @@ import pandas as pd
 from pandas.api.types import pandas_dtype
 
 from perfnb.errors import TableError
+from perfnb.schemas import FLOAT, MAYBE, NULLABLE, SCHEMAS, TEXT
 
-# One row per: see the comment at each table. Times are microseconds since the run's first event.
-_FLOAT, _INT, _NULLABLE, _TEXT, _BOOL = "float64", "int64", "Int64", "category", "bool"
+__all__ = ["SCHEMAS", "conform", "empty", "table_from_text"]
 
-SCHEMAS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
-    {
-        # one row per rank and step
-        "steps": {
-            "rank": _INT,
-            "step": _INT,
-            "start_us": _FLOAT,
-            "duration_us": _FLOAT,
-            "is_edge": _BOOL,
-            "steps_inferred": _BOOL,
-        },
-        # (rank, step, phase); phases: data, transfer, forward, backward, communication, optimizer, other
-        "phases": {
-            "rank": _INT,
-            "step": _INT,
-            "phase": _TEXT,
-            "wall_us": _FLOAT,
-            "cpu_us": _FLOAT,
-            "runqueue_us": _FLOAT,
-            "blocked_us": _FLOAT,
-        },
-        # host event; category: operator, annotation, runtime, synchronization, overhead, python, ...
-        "host_ops": {
-            "rank": _INT,
-            "process": _TEXT,
-            "thread": _TEXT,
-            "category": _TEXT,
-            "name": _TEXT,
-            "start_us": _FLOAT,
-            "duration_us": _FLOAT,
-            "correlation": _NULLABLE,
-            "stream": _NULLABLE,
-            "sequence": _NULLABLE,
-            "input_shapes": _TEXT,  # JSON as the profiler writes it: [[8,16],[]]
-            "input_types": _TEXT,
-            "waits_on_stream": _NULLABLE,  # of a synchronization: the stream, and the call that recorded the event
-            "waits_on_correlation": _NULLABLE,
-        },
-        # kernel, copy or memset; kind: compute, communication, copy, memset
-        "device_ops": {
-            "rank": _INT,
-            "device": _NULLABLE,
-            "stream": _NULLABLE,
-            "kind": _TEXT,
-            "name": _TEXT,
-            "start_us": _FLOAT,
-            "duration_us": _FLOAT,
-            "correlation": _NULLABLE,
-            "bytes": _NULLABLE,
-            "kind_source": _TEXT,
-            "grid": _TEXT,  # JSON: [128,1,1]
-            "block": _TEXT,
-            "occupancy_share": _FLOAT,
-        },
-        # (rank, call); clock: device (a kernel) or host (a range of a host library such as gloo)
-        "collectives": {
-            "rank": _INT,
-            "group": _TEXT,
-            "sequence": _NULLABLE,
-            "collective": _TEXT,
-            "dtype": _TEXT,
-            "elements_in": _NULLABLE,
-            "elements_out": _NULLABLE,
-            "group_size": _NULLABLE,
-            "members": _TEXT,  # ranks of the group, "0,1,2,3"; NA where the trace does not list them all
-            "bytes": _NULLABLE,
-            "device": _NULLABLE,
-            "stream": _NULLABLE,
-            "launch_us": _FLOAT,  # start of the launch call; NaN where none was recorded, and on the host's clock
-            "start_us": _FLOAT,
-            "duration_us": _FLOAT,
-            "clock": _TEXT,
-        },
-        # allocation (bytes > 0) or free (bytes < 0) of the host's or a device's memory, in the order they happened
-        "allocations": {
-            "rank": _INT,
-            "device": _NULLABLE,  # NA on the host
-            "time_us": _FLOAT,
-            "address": _NULLABLE,
-            "bytes": _INT,
-            "allocated_bytes": _NULLABLE,  # totals of that memory after this row
-            "reserved_bytes": _NULLABLE,
-        },
-    }
+_DEFAULTS: Final[Mapping[str, object]] = MappingProxyType(
+    {"is_edge": False, "steps_inferred": False, "is_profiled": False, "peaks_are_per_step": False}
 )
-
-_DEFAULTS: Final[Mapping[str, object]] = MappingProxyType({"is_edge": False, "steps_inferred": False})
+_NEEDED_TIMES: Final = ("start_us", "duration_us")
 
 
 def empty(table: str) -> pd.DataFrame:
@@ -110,7 +27,7 @@ def empty(table: str) -> pd.DataFrame:
     Examples
     --------
     >>> empty("steps").columns.to_list()
-    ['rank', 'step', 'start_us', 'duration_us', 'is_edge', 'steps_inferred']
+    ['rank', 'step', 'start_us', 'duration_us', 'is_edge', 'steps_inferred', 'is_profiled', 'epoch', 'micro_batches']
     """
     return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in SCHEMAS[table].items()})
 
@@ -156,8 +73,8 @@ def conform(table: str, frame: pd.DataFrame) -> pd.DataFrame:
             columns[name] = _converted(table, name, frame[name], dtype)
         elif name in _DEFAULTS:
             columns[name] = pd.Series([_DEFAULTS[name]] * len(frame), index=frame.index, dtype=dtype)
-        elif dtype in (_NULLABLE, _TEXT) or (dtype == _FLOAT and name not in ("start_us", "duration_us")):
-            columns[name] = pd.Series(pd.NA if dtype != _FLOAT else float("nan"), index=frame.index, dtype=dtype)
+        elif dtype in (NULLABLE, TEXT, MAYBE) or (dtype == FLOAT and name not in _NEEDED_TIMES):
+            columns[name] = pd.Series(pd.NA if dtype != FLOAT else float("nan"), index=frame.index, dtype=dtype)
         else:
             message = f"table {table} lacks the column {name!r}: it has {', '.join(map(str, frame.columns)) or 'none'}"
             raise TableError(message)
@@ -186,7 +103,7 @@ def _converted(table: str, name: str, values: pd.Series, dtype: str) -> pd.Serie
     if str(values.dtype) == dtype:
         return values
     try:
-        if dtype == _TEXT:
+        if dtype == TEXT:
             return values.astype("string").astype("category") if values.dtype != "category" else values
         return values.astype(pandas_dtype(dtype))
     except (TypeError, ValueError) as error:

@@ -1,0 +1,52 @@
+"""Where a recorder's rows go: memory here, a run folder in `perfnb.record.run_folder`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from perfnb.record.rows import COLUMNS
+
+Row = Sequence[Any]
+
+
+class Sink(Protocol):
+    """A place for rows; `append` may be called from any thread, and keeps the order of the rows of a table."""
+
+    header: Mapping[str, Any]
+
+    def append(self, table: str, rows: Iterable[Row]) -> None:
+        """Keep rows of a table of `perfnb.record.rows.COLUMNS`."""
+        ...
+
+    def close(self, state: str, reason: str) -> None:
+        """No more rows come; how the recording ended ("finished" or "failed") and why, in words."""
+        ...
+
+
+class MemorySink:
+    """Rows kept in this process.
+
+    Attributes
+    ----------
+    header
+        What holds for the whole recording, see `perfnb.record.header.header`.
+    rows
+        Table to its rows.
+    """
+
+    def __init__(self, header: Mapping[str, Any]) -> None:
+        self.header = header
+        self.rows: dict[str, list[Row]] = {table: [] for table in COLUMNS}
+        self.state, self.reason = "running", ""
+        self._lock = threading.Lock()
+
+    def append(self, table: str, rows: Iterable[Row]) -> None:
+        """See `Sink`."""
+        with self._lock:
+            self.rows[table].extend(rows)
+
+    def close(self, state: str, reason: str) -> None:
+        """See `Sink`."""
+        self.state, self.reason = state, reason
