@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from perfnb.perfetto import open_in_perfetto
     from perfnb.prediction import Change, Prediction, Unknown
     from perfnb.read.kineto import read_kineto as read_trace
-    from perfnb.run import Machine, Run
+    from perfnb.read.metrics import read_metrics
+    from perfnb.read.run_folder import read_run
+    from perfnb.read.training_log import read_training_log
+    from perfnb.record.recorder import Recorder, record, step
+    from perfnb.run import Machine, Recording, Run
     from perfnb.suggest import plan, suggest
     from perfnb.summarize import RankSummary, summarize_ranks
     from perfnb.verify import Outcome, verify
@@ -42,6 +46,8 @@ __all__ = [
     "Outcome",
     "Prediction",
     "RankSummary",
+    "Recorder",
+    "Recording",
     "Run",
     "Suggestion",
     "Unknown",
@@ -61,7 +67,12 @@ __all__ = [
     "open_in_perfetto",
     "plan",
     "predict",
+    "read_metrics",
+    "read_run",
     "read_trace",
+    "read_training_log",
+    "record",
+    "step",
     "step_ledger",
     "step_timeline_chart",
     "suggest",
@@ -82,6 +93,8 @@ _PLACES: Final = MappingProxyType(
         "Outcome": "perfnb.verify",
         "Prediction": "perfnb.prediction",
         "RankSummary": "perfnb.summarize",
+        "Recorder": "perfnb.record.recorder",
+        "Recording": "perfnb.run",
         "Run": "perfnb.run",
         "Suggestion": "perfnb.fix",
         "Unknown": "perfnb.prediction",
@@ -100,7 +113,12 @@ _PLACES: Final = MappingProxyType(
         "open_in_perfetto": "perfnb.perfetto",
         "plan": "perfnb.suggest",
         "predict": "perfnb.whatif.step_model",
+        "read_metrics": "perfnb.read.metrics",
+        "read_run": "perfnb.read.run_folder",
         "read_trace": "perfnb.read.kineto:read_kineto",
+        "read_training_log": "perfnb.read.training_log",
+        "record": "perfnb.record.recorder",
+        "step": "perfnb.record.recorder",
         "step_ledger": "perfnb.ledger",
         "step_timeline_chart": "perfnb.charts",
         "suggest": "perfnb.suggest",

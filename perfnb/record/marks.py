@@ -1,0 +1,87 @@
+"""Marks: what the training thread leaves behind at each boundary, as raw as can be; all else is made of them elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from perfnb.record.clocks import RunQueueFile
+
+LONGEST_QUEUE: Final = 1_000_000
+"""Marks that wait to be written at most: with a reader every half second there are some thousands."""
+
+
+class Code:
+    """What happened at a mark: plain numbers, since members of an enumeration take longer to compare."""
+
+    ENTER: Final = 0  # what: the phase
+    LEAVE: Final = 1  # what: the phase
+    EDGE: Final = 2  # a step ended; what: the phase that ended with it, or None
+    END: Final = 3  # the last step ended if it trained
+    BATCH: Final = 4  # what: number of samples of a batch, or None
+    EPOCH: Final = 5  # a pass over the loader began
+    SKIPPED: Final = 6  # a gradient scaler left the optimizer's step out
+    VALUE: Final = 7  # what: (name, value, whether the user gave it, step or None)
+    ROW: Final = 8  # what: (table, row without its step)
+    PROFILER: Final = 9  # what: 1 where a profiler runs from here on, 0 where it ended
+
+
+Mark = tuple[Any, ...]
+"""One boundary: code, what, wall_ns; those of phases and steps (up to END) also cpu_ns, the line of schedstat or None, and its
+event where a device is in use. A plain tuple: making anything better takes as long as reading a clock."""
+
+
+class Marks:
+    """The marks of one thread.
+
+    Attributes
+    ----------
+    queue
+        Marks not yet taken, oldest first; appending and taking are safe side by side.
+    mark
+        Leaves a mark with all clocks: `mark(code, what)`.
+    note
+        Leaves one with the wall clock only.
+    has_schedstat
+        Whether the time on the run queue is told.
+    """
+
+    def __init__(self, event: Callable[[], Any] | None = None) -> None:
+        """Clocks of the calling thread; `event` takes a mark on its device, where one is in use."""
+        self.queue: deque[Mark] = deque(maxlen=LONGEST_QUEUE)
+        self._file = RunQueueFile()
+        self.has_schedstat = self._file.descriptor is not None
+        self.mark: Callable[[int, Any], None]
+        self.with_events(event)
+        append, wall = self.queue.append, time.perf_counter_ns
+
+        def note(code: int, what: Any) -> None:
+            append((code, what, wall()))
+
+        self.note = note
+
+    def with_events(self, event: Callable[[], Any] | None) -> None:
+        """From here on `mark` takes an event of the device too, or none."""
+        append, wall, cpu = self.queue.append, time.perf_counter_ns, time.thread_time_ns
+        schedstat = self._file.reader()
+
+        def mark(code: int, what: Any) -> None:
+            append((code, what, wall(), cpu(), schedstat()))
+
+        def mark_device(code: int, what: Any) -> None:
+            append((code, what, wall(), cpu(), schedstat(), event()))  # type: ignore[misc]
+
+        self.mark = mark if event is None else mark_device
+
+    def taken(self) -> list[Mark]:
+        """The marks so far, which leave the queue."""
+        take = self.queue.popleft
+        return [take() for _ in range(len(self.queue))]
+
+    def close(self) -> None:
+        """No more marks are left; those in the queue can still be taken."""
+        self.mark = lambda code, what: None  # noqa: ARG005 - as before
+        self.note = self.mark
+        self._file.close()

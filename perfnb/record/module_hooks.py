@@ -1,0 +1,120 @@
+"""Forward passes: which modules are called outermost while training, found by global hooks and then watched alone."""
+
+from __future__ import annotations
+
+import time
+import warnings
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from perfnb.record.marks import Code
+
+if TYPE_CHECKING:
+    from perfnb.record.hooks import Watch
+
+COMPILED_UNDER_HOOKS: Final = "Using `torch.compile\\(module\\)` when there are global hooks"
+"""Beginning of the warning of torch 2.13 at each call of a compiled module while we search: it is about our hooks alone, which
+see the module inside the compiled one as a call inside a call."""
+
+SEARCH_STEPS: Final = 5
+"""Steps under global hooks, which see every module's call: 0.8 -> 3.0 us each (shared/design, notebook 7)."""
+
+SMALLEST_SHARE: Final = 0.02
+"""Of the time of all forward passes: an outermost module with less, such as a loss function, keeps no hook."""
+
+SEARCH_AGAIN_EVERY: Final = 100
+"""One step in so many looks for modules that were not called before."""
+
+
+class ModuleHooks:
+    """Marks the outermost forward pass of any module while gradients are recorded.
+
+    Global hooks cost a little at every module's call, so after a few steps only the modules that were outermost keep hooks. A
+    hook that meets torch.compile at work leaves at once: anything else would make the compiler give up the module for good.
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._roots: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # to its time while searching
+        self._handles: list[Any] = []
+        self._depth = 0
+        self._marked = -1  # depth at which the forward phase was opened
+        self._is_searching = False
+        self._is_compiled = False
+        self._entered_ns = 0
+        self._filter: Any = None
+        self.calls = 0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any hook is in place."""
+        return bool(self._handles)
+
+    def search(self) -> None:
+        """Watch all modules."""
+        import torch.nn.modules.module as modules  # noqa: PLC0415 - torch only where it is used
+
+        self.remove()
+        self._is_searching = True
+        warnings.filterwarnings("ignore", message=COMPILED_UNDER_HOOKS, category=UserWarning)
+        self._filter = warnings.filters[0]
+        self._handles = [
+            modules.register_module_forward_pre_hook(self._before),
+            modules.register_module_forward_hook(self._after, always_call=True),
+        ]
+
+    def settle(self) -> None:
+        """Watch only the modules that were outermost so far; go on searching where there is none."""
+        if not self._roots:
+            return
+        self.remove()
+        least = SMALLEST_SHARE * sum(self._roots.values())
+        for root in [root for root, spent in self._roots.items() if spent >= least]:
+            self._handles += [
+                root.register_forward_pre_hook(self._before, prepend=True),
+                root.register_forward_hook(self._after, always_call=True),
+            ]
+
+    def at_edge(self, step: int) -> None:
+        """Search or settle, at the end of a step of that number."""
+        if not self._handles:
+            return
+        if self._is_searching:
+            if step >= SEARCH_STEPS - 1:
+                self.settle()
+        elif step % SEARCH_AGAIN_EVERY == SEARCH_AGAIN_EVERY - 1 and not self._is_compiled:
+            self.search()
+
+    def remove(self) -> None:
+        """Take all hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._is_searching = [], False
+        if self._filter in warnings.filters:
+            warnings.filters.remove(self._filter)  # type: ignore[attr-defined] - a list, which typeshed shows as a sequence
+        self._filter = None
+        self._depth, self._marked = 0, -1
+
+    def _before(self, module: Any, _inputs: Any) -> None:
+        watch = self._watch
+        if watch.is_compiling() or watch.is_elsewhere():
+            return
+        self.calls += 1
+        self._depth += 1
+        if self._marked < 0 and watch.is_grad_enabled():
+            self._marked = self._depth
+            if self._is_searching:
+                self._entered_ns = time.perf_counter_ns()
+                self._is_compiled |= type(module).__name__ == "OptimizedModule"  # what torch.compile(module) returns
+            watch.marks.mark(Code.ENTER, "forward")
+
+    def _after(self, module: Any, _inputs: Any, _output: Any) -> None:
+        watch = self._watch
+        if watch.is_compiling() or watch.is_elsewhere() or not self._depth:
+            return
+        if self._depth == self._marked:
+            self._marked = -1
+            if self._is_searching:
+                self._roots[module] = self._roots.get(module, 0) + time.perf_counter_ns() - self._entered_ns
+            watch.marks.mark(Code.LEAVE, "forward")
+        self._depth -= 1

@@ -1,0 +1,385 @@
+"""record(): what one line over a training loop measures, and the `Recorder` that the loop may talk to."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import re
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+from perfnb.errors import RecordingError
+from perfnb.record.background import Background
+from perfnb.record.header import header, plain
+from perfnb.record.hooks import Watch, samples_of
+from perfnb.record.late_values import as_given
+from perfnb.record.marks import Code, Marks
+from perfnb.record.run_folder import FolderSink
+from perfnb.record.sink import MemorySink
+
+if TYPE_CHECKING:
+    from perfnb.run import Run
+
+Item = TypeVar("Item")
+
+NO_TORCH: Final = "torch was not imported when the recording began: only steps and phases marked by hand are seen"
+_NAME: Final = re.compile(r"[A-Za-z_][\w .-]{0,63}")
+
+_active: Recorder | None = None
+_starting: Final = threading.Lock()
+
+
+def record(
+    folder: str | PathLike[str] | None = None,
+    *,
+    config: Mapping[str, Any] | None = None,
+    trace: int = 0,
+    overwrite: bool = False,
+    hooks: bool = True,
+    gpu_interval_s: float = 1.0,
+    host_interval_s: float = 0.1,
+) -> Recorder:
+    """Recorder of the training inside a `with`: steps and their phases, GPU, host and workers, loss and learning rate.
+
+    Parts of a step are found by torch's own global hooks, with no change of the loop; a step goes from one step of the optimizer
+    to the next. A loop that these cannot see says where its steps and phases are: `Recorder.steps`, `Recorder.phase`,
+    `Recorder.step`. Call it in the thread that trains; under torchrun, in each process.
+
+    Parameters
+    ----------
+    folder
+        Where the run is written while it runs, to be read by `read_run` in any process; each rank writes its own part. Kept in
+        memory where left out.
+    config
+        The training's config, kept with the run; settings that the loader and the optimizer show are added to it.
+    trace
+        Steps to record under torch.profiler too, once the training has warmed up; 0 for none.
+    overwrite
+        Whether an earlier recording in the folder may be replaced.
+    hooks
+        Whether torch's hooks are used; without them steps and phases are those marked by hand.
+    gpu_interval_s, host_interval_s
+        Pauses between samples of the GPUs and of the host.
+
+    Returns
+    -------
+    Recorder
+        To be entered.
+
+    Raises
+    ------
+    RecordingError
+        On entering, if another recording is under way in this process or holds the folder.
+
+    Examples
+    --------
+    >>> import perfnb
+    >>> with perfnb.record(hooks=False) as recorder:
+    ...     for batch in recorder.steps([1, 2, 3]):
+    ...         recorder.log(loss=1.0 / batch)
+    >>> recorder.run.steps["step"].to_list()
+    [0, 1, 2]
+    """
+    return Recorder(
+        folder,
+        config=config,
+        trace=trace,
+        overwrite=overwrite,
+        hooks=hooks,
+        gpu_interval_s=gpu_interval_s,
+        host_interval_s=host_interval_s,
+    )
+
+
+def step() -> None:
+    """A step of the training ends here: for loops without a torch optimizer. Does nothing while nothing is recorded."""
+    if _active is not None:
+        _active.step()
+
+
+def active() -> Recorder | None:
+    """The recorder at work in this process."""
+    return _active
+
+
+class Recorder:
+    """A recording of this process's training; see `record`.
+
+    Attributes
+    ----------
+    folder
+        Where the run is written; None in memory.
+    yields
+        Whether a recording that begins inside this one ends it: a watched cell does, as the user's own record() knows better.
+    successor
+        The recording that ended this one so.
+    keep_rows
+        Rows of each table that memory holds, the newest; None for all.
+    """
+
+    def __init__(
+        self,
+        folder: str | PathLike[str] | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        trace: int = 0,
+        overwrite: bool = False,
+        hooks: bool = True,
+        gpu_interval_s: float = 1.0,
+        host_interval_s: float = 0.1,
+        yields: bool = False,
+        keep_rows: int | None = None,
+    ) -> None:
+        self.folder = None if folder is None else Path(folder).expanduser()
+        self.yields = yields
+        self.keep_rows = keep_rows
+        self.successor: Recorder | None = None
+        self._config = config
+        self._trace = trace
+        self._overwrite = overwrite
+        self._hooks = hooks
+        self._intervals_s = (gpu_interval_s, host_interval_s)
+        self._sink: MemorySink | FolderSink | None = None
+        self._marks: Marks | None = None
+        self._watch: Watch | None = None
+        self._background: Background | None = None
+        self._run: Run | None = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None  # for the trace of a recording in memory
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether it is at work."""
+        return self._background is not None
+
+    @property
+    def run(self) -> Run:
+        """The run so far, or all of it once the recording has ended.
+
+        Raises
+        ------
+        RecordingError
+            If nothing was recorded yet.
+        """
+        if self._run is not None:
+            return self._run
+        if self._sink is None:
+            message = "nothing was recorded yet: enter the recorder first, as in `with perfnb.record(...) as recorder:`"
+            raise RecordingError(message)
+        if self._background is not None:
+            self._background.drain()
+        return self._read()
+
+    def __enter__(self) -> Self:
+        """Start to record."""
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        """End the recording; what the training raised goes on."""
+        if kind is None:
+            self.finish()
+        else:
+            self.finish("failed", f"{kind.__name__}: {error}" if str(error) else kind.__name__)
+
+    def start(self) -> Self:
+        """Start to record: what entering does."""
+        global _active  # noqa: PLW0603 - one recording per process is the rule, and this is where it is kept
+        with _starting:
+            if _active is not None and _active.yields:
+                _active.successor = self
+                _active.finish()
+            if _active is not None:
+                message = "another recording is under way in this process: end it first (leave its `with`, or call its stop())"
+                raise RecordingError(message)
+            if self._sink is not None:
+                message = "this recorder has recorded already: make a new one with perfnb.record(...)"
+                raise RecordingError(message)
+            self._begin()
+            _active = self
+        atexit.register(self.finish)
+        return self
+
+    def _begin(self) -> None:
+        marks = Marks()
+        try:
+            watch = Watch(marks, self._at_edge)
+            background = Background(marks, watch, gpu_interval_s=self._intervals_s[0], host_interval_s=self._intervals_s[1])
+            told = header(self._config, background.devices, background.cpu_capacity)
+            self._sink = (
+                MemorySink(told, self.keep_rows)
+                if self.folder is None
+                else FolderSink(self.folder, told, overwrite=self._overwrite)
+            )
+        except BaseException:
+            marks.close()
+            raise
+        self._marks, self._watch, self._background = marks, watch, background
+        notes = []
+        if self._hooks and "torch" in sys.modules:
+            watch.install()
+        elif self._hooks:
+            notes.append(NO_TORCH)
+        if isinstance(self._sink, FolderSink):
+            trace_folder = self._sink.rank_folder
+        else:
+            self._temporary = tempfile.TemporaryDirectory(prefix="perfnb-", ignore_cleanup_errors=True)
+            trace_folder = Path(self._temporary.name)
+        background.start(self._sink, notes, self._trace, trace_folder)
+
+    def stop(self) -> Run:
+        """End the recording; the run that it made. Calling it again gives the same run."""
+        self.finish()
+        return self.run
+
+    def finish(self, state: str = "finished", reason: str = "") -> None:
+        """End the recording without reading it; calling it again does nothing.
+
+        Parameters
+        ----------
+        state
+            "finished" or "failed".
+        reason
+            Why it ended, in words.
+        """
+        global _active  # noqa: PLW0603 - see `start`
+        background, self._background = self._background, None
+        if background is None or self._marks is None or self._watch is None or self._sink is None:
+            return
+        if _active is self:
+            _active = None
+        atexit.unregister(self.finish)
+        self._watch.remove()
+        self._marks.close()
+        background.stop()
+        self._sink.close(state, reason)
+
+    def steps(self, iterable: Iterable[Item]) -> Iterator[Item]:
+        """The items of an iterable, usually a DataLoader, each with the work on it as one step.
+
+        Parameters
+        ----------
+        iterable
+            What the loop runs over; waiting for its next item is the phase `data`.
+
+        Yields
+        ------
+        item
+            As the iterable gives it.
+        """
+        marks, watch = self._marks, self._watch
+        if not self.is_recording or marks is None or watch is None:
+            yield from iterable
+            return
+        watch.by_hand = True
+        try:
+            marks.mark(Code.ENTER, "data")
+            iterator = iter(iterable)
+            while True:
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+                finally:
+                    marks.mark(Code.LEAVE, "data")
+                if not hasattr(iterator, "_dataset_kind"):  # an iterator of torch's loader says its batches itself
+                    marks.note(Code.BATCH, samples_of(item))
+                yield item
+                watch.edge()
+                marks.mark(Code.ENTER, "data")
+        finally:
+            if watch.by_hand and self.is_recording:
+                marks.mark(Code.END, None)
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """What runs inside is this phase of the step.
+
+        Parameters
+        ----------
+        name
+            data, transfer, forward, backward, communication, optimizer, or a name of your own.
+
+        Raises
+        ------
+        RecordingError
+            If the name is none: letters, digits, blanks and `_.-`, 64 at most.
+        """
+        if not _NAME.fullmatch(name):
+            message = f"{name[:80]!r} is no name of a phase: use letters, digits, blanks and _.-, 64 at most"
+            raise RecordingError(message)
+        marks = self._marks
+        if not self.is_recording or marks is None:
+            yield
+            return
+        marks.mark(Code.ENTER, name)
+        try:
+            yield
+        finally:
+            marks.mark(Code.LEAVE, name)
+
+    def step(self) -> None:
+        """A step ends here; from now on only these calls end steps, not the optimizer's."""
+        if self.is_recording and self._watch is not None:
+            self._watch.by_hand = True
+            self._watch.edge()
+
+    def log(self, step: int | None = None, **values: Any) -> None:
+        """Keep values of the training: loss, validation_loss, learning_rate, gradient_norm, tokens, or any name of your own.
+
+        Tensors of a device are not waited for: they are read once they are there.
+
+        Parameters
+        ----------
+        step
+            The step that they belong to; left out, the one under way, or between two the one that just ended.
+        **values
+            Name to a number, or to a tensor with one element.
+
+        Raises
+        ------
+        RecordingError
+            If a value is no number.
+        """
+        if not self.is_recording or self._marks is None:
+            return
+        given = {name: as_given(value) for name, value in values.items()}
+        wrong = [name for name, value in given.items() if value is None]
+        if wrong:
+            message = f"{', '.join(wrong)}: no single number; log numbers, or tensors with one element"
+            raise RecordingError(message)
+        for name, value in given.items():
+            self._marks.note(Code.VALUE, (name, value, True, step))
+
+    def note_config(self, **knobs: Any) -> None:
+        """Keep settings of the training that only the loop knows; those given to `record` come first.
+
+        Parameters
+        ----------
+        **knobs
+            Canonical name of a knob to its value.
+        """
+        if self._watch is not None:
+            self._watch.seen.update({name: plain(value) for name, value in knobs.items()})
+
+    def _at_edge(self) -> None:
+        if self._background is not None:
+            self._background.at_edge()
+
+    def _read(self) -> Run:
+        from perfnb.read.recorded import run_of  # noqa: PLC0415 - pandas is not needed to record
+
+        if isinstance(self._sink, MemorySink):
+            run = run_of([self._sink])
+        else:
+            from perfnb.read.run_folder import read_run  # noqa: PLC0415 - as above
+
+            assert self.folder is not None  # noqa: S101 - a folder's sink has one
+            run = read_run(self.folder)
+        if self._background is None:
+            self._run = run
+        return run

@@ -1,0 +1,49 @@
+"""Settings of the training as its own objects show them: canonical knobs of the loader, the optimizer and torch."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Final
+
+from perfnb.record.header import plain
+
+_LOADER: Final = ("num_workers", "batch_size", "prefetch_factor", "pin_memory", "persistent_workers", "drop_last", "in_order")
+_OPTIMIZER: Final = {"lr": "learning_rate", "momentum": "momentum", "weight_decay": "weight_decay", "betas": "betas"}
+_IMPLEMENTATIONS: Final = ("fused", "foreach")
+
+
+def seen_of_loader(loader: Any) -> dict[str, Any]:
+    """Knobs of a `torch.utils.data.DataLoader`; what it does not have is left out.
+
+    A loader that has a batch sampler of its own says no batch size: that of the sampler is taken where it has one.
+    """
+    seen = {name: plain(getattr(loader, name)) for name in _LOADER if hasattr(loader, name)}
+    if seen.get("batch_size") is None:
+        seen["batch_size"] = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
+    with contextlib.suppress(AttributeError, TypeError, NotImplementedError):  # an iterable dataset has no length
+        seen["dataset_size"] = len(loader.dataset)
+    return {name: value for name, value in seen.items() if value is not None}
+
+
+def seen_of_optimizer(optimizer: Any) -> dict[str, Any]:
+    """Knobs of a `torch.optim.Optimizer`: its kind, the values of its first group, and how it is computed."""
+    defaults = optimizer.defaults
+    seen: dict[str, Any] = {"optimizer": type(optimizer).__name__.lower()}
+    for name, knob in _OPTIMIZER.items():
+        if isinstance(defaults.get(name), (int, float, tuple)):
+            seen[knob] = plain(defaults[name])
+    chosen = [name for name in _IMPLEMENTATIONS if defaults.get(name)]
+    if chosen:
+        seen["optimizer_implementation"] = chosen[0]
+    return seen
+
+
+def seen_of_torch(torch: Any) -> dict[str, Any]:
+    """Knobs that torch holds for the whole process, among them the precision under autocast at this moment."""
+    seen: dict[str, Any] = {"torch_num_threads": torch.get_num_threads()}
+    for device in ("cuda", "cpu"):
+        if torch.is_autocast_enabled(device):
+            seen["precision"] = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(torch.get_autocast_dtype(device), "other")
+    if torch.cuda.is_available():
+        seen["matmul_precision"] = torch.get_float32_matmul_precision()
+    return seen
