@@ -59,7 +59,7 @@ def diagnose(run: Run) -> Diagnosis:
         else:
             (found if isinstance(answer, Finding) else cleared).append(answer)  # type: ignore[arg-type]
     found.sort(key=lambda finding: -finding.severity)
-    enough = len(ground.durations) >= FEWEST_STEPS
+    enough = len(ground.durations) >= FEWEST_STEPS and not ground.is_bound_only
     step_us, low_us, high_us = _mean(ground.durations)
     return Diagnosis(
         found=tuple(found) if enough else (),
@@ -108,5 +108,6 @@ def _mean(durations: pd.Series) -> tuple[float, float, float]:
 
 def _steps_line(run: Run, ground: Ground) -> str:
     used, recorded = ground.steps["step"].nunique(), run.steps["step"].nunique()
+    profiled = f", {run.steps['is_profiled'].sum()} under a profiler" if run.has_window else ""
     inferred = ", edges inferred from the DataLoader" if ground.steps["steps_inferred"].any() else ""
-    return f"{used} of {recorded} steps{inferred}"
+    return f"{used} of {recorded} steps{profiled}{inferred}"

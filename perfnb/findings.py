@@ -106,7 +106,7 @@ class Diagnosis:
     found
         Findings, worst first.
     possible
-        What would be findings, had the run steps enough to be sure.
+        What would be findings, had the run steps enough to be sure, or its device's own clock.
     cleared
         What was looked at and is not limiting.
     unmeasured

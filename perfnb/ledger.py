@@ -86,6 +86,8 @@ def used_steps(run: Run) -> pd.DataFrame:
 
     Of each rank all but the first where three or more were recorded (its copy waits for earlier work: 40 ms in the ResNet-50
     traces of Kineto), and but the last if more than 5 % of it lies after the last device event: its device work was cut off.
+    Of a recording with a profiler's window only the steps in the window on a device job, since only there device work was
+    recorded; only the others on a CPU job, since the profiler's cost is in those.
 
     Examples
     --------
@@ -95,7 +97,7 @@ def used_steps(run: Run) -> pd.DataFrame:
     [2, 3]
     """
     kept = []
-    for rank, own in run.steps.groupby("rank"):
+    for rank, own in _with_its_clock(run).groupby("rank"):
         ordered = own.sort_values("start_us")
         if len(ordered) >= _FEWEST_TO_DROP_FIRST:
             ordered = ordered.iloc[1:]
@@ -107,6 +109,19 @@ def used_steps(run: Run) -> pd.DataFrame:
                 ordered = ordered.iloc[:-1]
         kept.append(ordered)
     return pd.concat(kept) if kept else run.steps
+
+
+def _with_its_clock(run: Run) -> pd.DataFrame:
+    """Steps in which the clock that sizes losses ran."""
+    if not run.has_window:
+        return run.steps
+    if not run.is_device_job:
+        return run.steps[~run.steps["is_profiled"]]
+    ends = (run.device_ops["start_us"] + run.device_ops["duration_us"]).groupby(run.device_ops["rank"]).max()
+    starts = run.device_ops.groupby("rank")["start_us"].min()
+    steps = run.steps[run.steps["is_profiled"]]
+    after = (steps["start_us"] + steps["duration_us"]) > steps["rank"].map(starts)
+    return steps[after & (steps["start_us"] < steps["rank"].map(ends))]
 
 
 def steady_steps(run: Run) -> pd.DataFrame:
@@ -123,8 +138,9 @@ def steady_steps(run: Run) -> pd.DataFrame:
 def _device_ledger(run: Run) -> pd.DataFrame:
     frames = []
     launched = launches(run)
+    steps = _with_its_clock(run)
     for rank, device, ops in devices(run):
-        own = run.steps[run.steps["rank"] == rank]
+        own = steps[steps["rank"] == rank]
         low, high = own["start_us"].to_numpy(), (own["start_us"] + own["duration_us"]).to_numpy()
         if not len(own):
             continue

@@ -12,6 +12,7 @@ import pandas as pd
 from perfnb import tables
 
 _SHOWN_FILES: Final = 3
+_ACCELERATORS: Final = ("cuda", "hip", "xpu", "mps", "npu")
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -126,6 +127,27 @@ class Run:
     def is_device_job(self) -> bool:
         """Whether device work was recorded, so that losses are sized on the device clock."""
         return "device_ops" in self.signals and not self.device_ops.empty
+
+    @property
+    def uses_device(self) -> bool:
+        """Whether the training ran on an accelerator, whether or not its work was recorded."""
+        return self.is_device_job or not self.allocator.empty or self.config.get("device") in _ACCELERATORS
+
+    @property
+    def has_window(self) -> bool:
+        """Whether only some of the steps ran under a profiler: a window of a longer recording."""
+        profiled = self.steps["is_profiled"]
+        return bool(profiled.any()) and not bool(profiled.all())
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether single host events were recorded in the steps that numbers rest on.
+
+        On a CPU job numbers rest on the steps outside a profiler's window, whose events are then another story.
+        """
+        if self.host_ops.empty or (self.has_window and not self.is_device_job):
+            return False
+        return bool(set(self.host_ops["category"].cat.categories) - {"gc"})
 
     def __repr__(self) -> str:
         """One line: what was read and how much."""

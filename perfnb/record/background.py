@@ -176,6 +176,7 @@ class Background:
         self._watch.seen.update(seen_of_torch(torch))
         if self._allocator is None and torch.cuda.is_available() and torch.cuda.is_initialized():
             self._allocator = AllocatorCollector()
+            self._watch.seen["device"] = "cuda"
             self._marks.with_events(self._events.take)
 
     def _judge_cost(self, marks: list[Mark], steps: list[Any], began: int) -> None:

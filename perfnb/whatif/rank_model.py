@@ -124,11 +124,16 @@ def measured(run: Run) -> Measured | Unknown:
     steps = steady_steps(run)
     common = sorted(set.intersection(*(set(own["step"]) for _, own in steps.groupby("rank"))))
     steps = steps[steps["step"].isin(common)]
-    is_traced = not run.host_ops.empty
+    is_traced = run.is_traced
     fewest = FEWEST_TRACED_STEPS if is_traced else FEWEST_STEPS
     if len(common) < fewest:
         reason = f"the run has {len(common)} steady steps, {fewest} are needed"
         return Unknown(reason, f"a run of at least {fewest + 1} steps after warming up")
+    if run.uses_device and not run.is_device_job:
+        return Unknown(
+            "the work of the device was not recorded: time that the host waits may be hidden behind it",
+            "a profiler's window: record(trace=5)",
+        )
     if run.phases.empty and not run.is_device_job:
         reason = run.missing.get("phases", "no phase of a step was recorded")
         return Unknown(reason, "phases of each step, or a trace")
