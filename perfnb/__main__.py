@@ -67,13 +67,13 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
 
     analyze = subparsers.add_parser("analyze", help="rank what costs time, and what to change")
-    analyze.add_argument("path", type=Path, nargs="+", metavar="PATH", help="trace files or folders of one job, all ranks")
+    analyze.add_argument("path", type=Path, nargs="+", metavar="PATH", help="run folder, or traces of one job, all ranks")
     _add_config(analyze)
     _add_json(analyze)
     analyze.set_defaults(answer=commands.analyze)
 
     predict = subparsers.add_parser("predict", help="predict the step time after a change of the config")
-    predict.add_argument("path", type=Path, metavar="PATH", help="trace file, or folder of one job")
+    predict.add_argument("path", type=Path, metavar="PATH", help="run folder, trace file, or folder of traces")
     predict.add_argument(
         "--set", action="append", required=True, type=commands.setting, dest="settings", metavar="KNOB=VALUE",
         help="the change, as num_workers=4; once for each knob",
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.set_defaults(answer=commands.predict)
 
     breakdown = subparsers.add_parser("breakdown", help="how long each rank's device computed, communicated, copied and idled")
-    breakdown.add_argument("path", type=Path, metavar="PATH", help="trace file, or folder of one job")
+    breakdown.add_argument("path", type=Path, metavar="PATH", help="run folder, trace file, or folder of traces")
     breakdown.add_argument("--by", choices=("window", "step"), default="window", help="one row per rank, or per rank and step")
     _add_json(breakdown)
     breakdown.set_defaults(answer=commands.breakdown)
@@ -93,8 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     tutorial.add_argument("-o", dest="output", type=Path, metavar="FILE", help="that page (default: tutorial.html)")
     tutorial.set_defaults(answer=commands.tutorial)
 
-    doctor = subparsers.add_parser("doctor", help="what this machine offers, and with PATH what a trace can tell")
-    doctor.add_argument("path", type=Path, nargs="?", metavar="PATH", help="trace file, or folder of one job")
+    doctor = subparsers.add_parser("doctor", help="what this machine offers, and with PATH what a run can tell")
+    doctor.add_argument(
+        "path", type=Path, nargs="?", metavar="PATH", help="run folder, trace file, or folder of traces"
+    )
     doctor.set_defaults(answer=commands.doctor)
     return parser
 

@@ -13,6 +13,7 @@ from perfnb import json_output, terminal
 from perfnb.config.json_file import config_beside, read_config
 from perfnb.doctor import machine_lines, trace_lines
 from perfnb.errors import NoStepsError
+from perfnb.read.any_run import read_any
 from perfnb.tutorial import execute_tutorial, open_tutorial
 
 _PAGE: Final = Path("tutorial.html")
@@ -37,7 +38,7 @@ def analyze(options: argparse.Namespace) -> str:
     NoStepsError
         If no detector could look because the run has no steps.
     """
-    run = perfnb.read_trace(*options.path)
+    run = read_any(*options.path)
     diagnosis = perfnb.diagnose(run)
     looked = (*diagnosis.found, *diagnosis.possible, *diagnosis.cleared)
     if run.steps.empty and not looked:
@@ -64,7 +65,7 @@ def predict(options: argparse.Namespace) -> str:
     str
         Sentences in plain text, or one JSON object.
     """
-    run = perfnb.read_trace(options.path)
+    run = read_any(options.path)
     config = _config(options.config, options.path, run.config)
     answer = perfnb.predict(run, dict(options.settings), config)
     if options.json:
@@ -85,7 +86,7 @@ def breakdown(options: argparse.Namespace) -> str:
     str
         A table in plain text, or one JSON object.
     """
-    run = perfnb.read_trace(options.path)
+    run = read_any(options.path)
     rows = perfnb.device_breakdown(run, by=options.by)
     signals = ("device_ops", "steps") if options.by == "step" else ("device_ops",)
     missing = "; ".join(run.missing[signal] for signal in signals if signal in run.missing) if rows.empty else ""

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -281,6 +282,20 @@ def test_doctor_says_which_questions_a_trace_can_answer(trace: Path, answer: Ans
 
     assert any(line.split()[:2] == ["ok", "data_stall"] for line in lines)
     assert any(line.split()[:2] == ["--", "slow_rank"] and "one rank" in line for line in lines)
+
+
+def test_a_folder_that_was_recorded_is_answered_like_a_trace(tmp_path: Path, answer: Answer) -> None:
+    with perfnb.record(tmp_path / "run", hooks=False) as recorder:
+        for _ in recorder.steps(range(20)):
+            time.sleep(0.001)
+
+    analyzed = answer("analyze", tmp_path / "run")
+    predicted = json.loads(answer("predict", tmp_path / "run", "--set", "num_workers=2", "--json"))
+    told = answer("doctor", tmp_path / "run")
+
+    assert "Mean step" in analyzed
+    assert set(predicted) <= {"prediction", "unknown"}
+    assert "python_overhead" in told
 
 
 def test_doctor_imports_neither_torch_nor_a_chart_or_widget_library() -> None:

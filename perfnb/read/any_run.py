@@ -1,0 +1,49 @@
+"""What a path names, whoever wrote it: a run that perfnb recorded, or profiler traces."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import Final
+
+from perfnb.read.kineto import read_kineto
+from perfnb.read.run_folder import read_run
+from perfnb.record.run_folder import HEADER
+from perfnb.run import Run
+
+_RANKS: Final = f"rank*/{HEADER}"
+
+
+def read_any(path: str | PathLike[str], *more: str | PathLike[str]) -> Run:
+    """Run of a folder that `perfnb.record` wrote, of one rank's folder in it, or else of profiler traces.
+
+    Parameters
+    ----------
+    path
+        File or folder.
+    *more
+        Further traces of the same job.
+
+    Returns
+    -------
+    Run
+        See `read_run` and `read_trace`.
+
+    Raises
+    ------
+    PerfnbError
+        If neither can be read there.
+    """
+    return read_kineto(path, *more) if more or not is_run_folder(path) else read_run(path)
+
+
+def is_run_folder(path: str | PathLike[str]) -> bool:
+    """Whether `perfnb.record` wrote a folder.
+
+    Examples
+    --------
+    >>> is_run_folder("data/samples/healthy")
+    False
+    """
+    folder = Path(path).expanduser()
+    return (folder / HEADER).is_file() or any(folder.glob(_RANKS))
