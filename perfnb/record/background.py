@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 import threading
 import time
@@ -13,13 +14,14 @@ from typing import Any, Final, Protocol
 from perfnb.record.allocator import AllocatorCollector
 from perfnb.record.cgroup import cpu_capacity
 from perfnb.record.device_events import DeviceEvents
+from perfnb.record.gaps import Gaps
 from perfnb.record.gc_pauses import CollectorPauses
 from perfnb.record.gpu import GpuCollector
 from perfnb.record.header import plain
 from perfnb.record.hooks import Watch
 from perfnb.record.host import HostCollector
 from perfnb.record.late_values import LateValues
-from perfnb.record.marks import Code, Mark, Marks
+from perfnb.record.marks import QUIET_NS, Code, Mark, Marks
 from perfnb.record.nvidia import NoDevices, devices
 from perfnb.record.phases import PhaseFold
 from perfnb.record.sampler import Sampler
@@ -31,7 +33,7 @@ LARGEST_MODULE_SHARE: Final = 0.02
 
 COPY_EVERY_STEPS: Final = 50
 LOOK_EVERY_STEPS: Final = 20
-_CALIBRATIONS: Final = 300
+_CALIBRATIONS: Final = 100
 
 
 class Window(Protocol):
@@ -55,6 +57,8 @@ class Background:
         Names and memory of the GPUs, for the header.
     cpu_capacity
         Cores that the job may use.
+    edges
+        Steps that ended.
     """
 
     def __init__(self, marks: Marks, watch: Watch, *, gpu_interval_s: float, host_interval_s: float) -> None:
@@ -74,25 +78,27 @@ class Background:
         self._boundary_ns = 0.0
         self._seen: dict[str, Any] = {}
         self._told: set[str] = set()
-        self._edges = 0
+        self._unseen: set[str] = set()
+        self._gaps = Gaps()
+        self.edges = 0
         self._drop_modules = False
 
-    def start(self, sink: Sink, notes: Iterable[str], trace: int, trace_folder: Path) -> None:
+    def start(self, sink: Sink, notes: Iterable[str], trace: int, trace_folder: Path | None) -> None:
         """Begin to sample and to write, a trace of so many steps into its folder; called on the training thread."""
         self._sink = sink
         self._boundary_ns = boundary_cost_ns()
         for note in notes:
             self._note(note)
-        if trace and "torch" in sys.modules:
+        if trace and trace_folder is not None and "torch" in sys.modules:
             from perfnb.record.profiler_window import ProfilerWindow  # noqa: PLC0415 - only for those who ask for it
 
             self._window = ProfilerWindow(trace, trace_folder, sink, self._marks, self._note)
-        self._sampler = Sampler(sink, [self._host, self._gpu], [self.drain])
+        self._sampler = Sampler(sink, [self._host, self._gpu], [self.drain], gaps=self._gaps)
         self._sampler.start()
 
     def at_edge(self) -> None:
         """A step ended: what has to be done on the training thread."""
-        edge, self._edges = self._edges, self._edges + 1
+        edge, self.edges = self.edges, self.edges + 1
         modules = self._watch.modules
         if self._drop_modules:
             modules.remove()
@@ -118,16 +124,16 @@ class Background:
         if self._window is not None:
             self._window.close()
         self._pauses.close()
-        if self._sampler is not None:
-            self._sampler.stop()
         with self._lock:
             if self._values.has_waiting:
                 self._values.start_copy()
             self._values.wait()
             self._drain(wait=True)
             self._write("values", self._values.rest())
-            self._write_gaps()
-            self._write_cost()
+            self._note_gaps()
+        if self._sampler is not None:
+            self._sampler.stop()  # writes the gaps
+        self._write_cost()
 
     def _drain(self, *, wait: bool) -> None:
         marks = self._marks.taken()
@@ -156,6 +162,9 @@ class Background:
         new = {knob: value for knob, value in seen.items() if self._seen.get(knob, self) != value}
         self._write("config", [(time.perf_counter_ns(), knob, plain(value)) for knob, value in new.items()])
         self._seen |= new
+        for reason in self._watch.exchange.unseen - self._unseen:
+            self._unseen.add(reason)
+            self._gap("phases", "communication", reason)
         others = self._watch.optimizers[1:]
         if others:
             self._note(
@@ -177,6 +186,7 @@ class Background:
         if self._allocator is None and torch.cuda.is_available() and torch.cuda.is_initialized():
             self._allocator = AllocatorCollector()
             self._watch.seen["device"] = "cuda"
+            self._gpu.set_uuids([str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)])
             self._marks.with_events(self._events.take)
 
     def _judge_cost(self, marks: list[Mark], steps: list[Any], began: int) -> None:
@@ -192,14 +202,14 @@ class Background:
             self._gap("phases", "forward", f"hooks of modules would cost {share:.1%} of these short steps")
 
     def _write_cost(self) -> None:
-        hook_ns = round(self._boundary_ns * (self._boundaries + self._watch.modules.calls / 2))
+        hook_ns = round(self._boundary_ns * (self._boundaries + self._watch.modules.calls / 2)) + self._watch.exchange.spent_ns
         sampler_ns = self._sampler.cpu_ns if self._sampler is not None else 0
         self._write("costs", [(time.perf_counter_ns(), hook_ns, self._fold.step, sampler_ns)])
 
     def _gap(self, table: str, column: str, reason: str, count: int = 1) -> None:
-        self._write("gaps", [(table, column, None, reason, time.perf_counter_ns(), count)])
+        self._gaps.note(table, column, None, reason, time.perf_counter_ns(), count)
 
-    def _write_gaps(self) -> None:
+    def _note_gaps(self) -> None:
         for (name, reason), count in self._values.lost.items():
             self._gap("training", name, reason, count)
         if self._fold.forwards and not self._fold.step:
@@ -224,13 +234,20 @@ def boundary_cost_ns() -> float:
     watch.is_grad_enabled = lambda: True
     before, after = watch.modules._before, watch.modules._after  # noqa: SLF001 - the very hooks that are to be measured
     module = SimpleNamespace()
-    start = time.perf_counter_ns()
-    for _ in range(_CALIBRATIONS):
-        before(module, None)
-        after(module, None, None)
-    cost = (time.perf_counter_ns() - start) / (2 * _CALIBRATIONS)
+    costs = [_cost_ns(lambda: before(module, None)) + _cost_ns(lambda: after(module, None, None)) for _ in range(_CALIBRATIONS)]
+    cost = statistics.median(costs) / 2  # the median: what others take of the cores meanwhile is no cost of ours
     marks.close()
     return cost
+
+
+def _cost_ns(hook: Callable[[], None]) -> int:
+    """Time of one call, as long after the one before as makes it read all clocks."""
+    now = time.perf_counter_ns
+    until = now() + 2 * QUIET_NS
+    while (start := now()) < until:
+        pass
+    hook()
+    return now() - start
 
 
 def _torch_or_nothing(name: str) -> Callable[[], bool]:

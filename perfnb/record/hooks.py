@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import threading
+import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from perfnb.record.distributed import GradientExchange
+from perfnb.record.frameworks import accelerate
 from perfnb.record.marks import Code, Marks
 from perfnb.record.module_hooks import ModuleHooks
 from perfnb.record.patches import Patch
-from perfnb.record.phases import SCALED_STEP
-from perfnb.record.seen_config import seen_of_loader, seen_of_optimizer
+from perfnb.record.phases import DATA, SCALED_STEP
+from perfnb.record.seen_config import seen_of_iterator, seen_of_loader, seen_of_optimizer
 
 COLLECTIVES: Final = (
     "all_reduce",
@@ -45,11 +50,15 @@ class Watch:
     by_hand
         Whether the user marks the edges of steps, so that the optimizer does not.
     worker_pids
-        Processes of the loader iterators made last.
+        Processes of the loader's iterator that the training uses.
     seen
         Settings of the loader and the optimizer as they were seen, knob to value.
     optimizers
         Kinds of the optimizers that stepped.
+    exchange
+        Modules that exchange gradients inside backward.
+    is_loading_ahead
+        Whether batches are noted by who hands them on, see `note_batch`, not when they are loaded.
     """
 
     def __init__(self, marks: Marks, on_edge: Callable[[], None]) -> None:
@@ -59,6 +68,7 @@ class Watch:
         self.seen: dict[str, Any] = {}
         self.optimizers: list[str] = []
         self.modules = ModuleHooks(self)
+        self.exchange = GradientExchange()
         self.is_compiling: Callable[[], bool] = bool
         self.is_grad_enabled: Callable[[], bool] = bool
         self._thread = threading.get_ident()
@@ -68,7 +78,16 @@ class Watch:
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
         self._scaler: Any = None
         self._stepped = False
+        self._plain_tensor: Any = None
         self._is_loss_scaled = False
+        self._numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # of the loader's iterators
+        self._next_number = itertools.count(1)
+        self._asked: weakref.ref[Any] | None = None  # the iterator that was asked last
+        self._number = 0  # of it
+        self._waiting = (DATA, 0)  # the phase in which it is waited for
+        self._met: dict[int, tuple[dict[str, Any], tuple[int, ...]]] = {}  # what new ones use, until the training used them
+        self.is_loading_ahead = False
+        self._has_loader = False
 
     def is_elsewhere(self) -> bool:
         """Whether the caller runs in another thread or a forked process: none of that is this recording's."""
@@ -87,6 +106,7 @@ class Watch:
         from torch.optim import optimizer as optimizers  # noqa: PLC0415
 
         self.is_compiling, self.is_grad_enabled = torch.compiler.is_compiling, torch.is_grad_enabled
+        self._plain_tensor = torch.Tensor
         self._patches = [
             Patch(loading.DataLoader, "__iter__", self._loader_iter),
             Patch(loading._BaseDataLoaderIter, "__next__", self._next_batch),  # noqa: SLF001 - both kinds of iterator have this
@@ -103,6 +123,7 @@ class Watch:
             optimizers.register_optimizer_step_pre_hook(self._before_step),
             optimizers.register_optimizer_step_post_hook(self._after_step),
         ]
+        self._patches += accelerate.patches(self)
         if module_hooks:
             self.modules.search()
         reference = weakref.ref(self)
@@ -117,6 +138,7 @@ class Watch:
         for patch in self._patches:
             patch.remove()
         self._handles, self._patches = [], []
+        self.exchange.close()
         self._thread = -1
 
     def edge(self, phase: str | None = None) -> None:
@@ -124,22 +146,57 @@ class Watch:
         self.marks.mark(Code.EDGE, phase)
         self.on_edge()
 
+    def note_batch(self, batch: Any) -> None:
+        """The training gets a batch, of the iterator that was asked last."""
+        if not self.is_elsewhere():
+            self.marks.note(Code.BATCH, (self._number, samples_of(batch)))
+
+    @contextlib.contextmanager
+    def loading_ahead(self) -> Iterator[None]:
+        """Batches that are loaded inside are for later: whoever hands them on notes them."""
+        before, self.is_loading_ahead = self.is_loading_ahead, True
+        try:
+            yield
+        finally:
+            self.is_loading_ahead = before
+
     def _loader_iter(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def loader_iter(loader: Any) -> Any:
             if self.is_elsewhere() or not self.is_grad_enabled():
                 return original(loader)
-            self.marks.mark(Code.ENTER, "data")
+            kept = getattr(loader, "_iterator", None)  # where workers are persistent
+            number = self._numbers.get(kept) if kept is not None else None
+            number = next(self._next_number) if number is None else number
+            self.marks.mark(Code.ENTER, (DATA, number))
             try:
                 iterator = original(loader)
             finally:
-                self.marks.mark(Code.LEAVE, "data")
-            self.marks.note(Code.EPOCH, None)
-            workers = getattr(iterator, "_workers", ())
-            self.worker_pids = tuple(worker.pid for worker in workers if worker.pid)
-            self.seen.update(seen_of_loader(loader))
+                self.marks.mark(Code.LEAVE, (DATA, number))
+            self._meet_iterator(iterator, number, seen_of_loader(loader))
             return iterator
 
         return loader_iter
+
+    def _number_of(self, iterator: Any) -> int:
+        number = self._numbers.get(iterator)
+        if number is None:  # it was made before
+            number = next(self._next_number)
+            self._meet_iterator(iterator, number, seen_of_iterator(iterator))
+        return number
+
+    def _meet_iterator(self, iterator: Any, number: int, settings: dict[str, Any]) -> None:
+        self._numbers[iterator] = number
+        self.marks.note(Code.EPOCH, number)
+        pids = tuple(worker.pid for worker in getattr(iterator, "_workers", ()) if worker.pid)
+        self._met[number] = (settings, pids)
+        if not self._has_loader:
+            self._use(number)
+
+    def _use(self, number: int) -> None:
+        """The training uses an iterator: its settings and workers are those to be shown."""
+        settings, self.worker_pids = self._met[number]
+        self.seen.update(settings)
+        self._met, self._has_loader = {}, True
 
     def _next_batch(self, original: Callable[..., Any]) -> Callable[..., Any]:
         marks = self.marks
@@ -147,12 +204,17 @@ class Watch:
         def next_batch(iterator: Any) -> Any:
             if self.is_elsewhere() or not self.is_grad_enabled():
                 return original(iterator)
-            marks.mark(Code.ENTER, "data")
+            if self._asked is None or self._asked() is not iterator:
+                self._asked, self._number = weakref.ref(iterator), self._number_of(iterator)
+                self._waiting = (DATA, self._number)
+            number, waiting = self._number, self._waiting
+            marks.mark(Code.ENTER, waiting)
             try:
                 batch = original(iterator)
             finally:
-                marks.mark(Code.LEAVE, "data")
-            marks.note(Code.BATCH, samples_of(batch))
+                marks.mark(Code.LEAVE, waiting)
+            if not self.is_loading_ahead:
+                marks.note(Code.BATCH, (number, samples_of(batch)))
             return batch
 
         return next_batch
@@ -161,12 +223,17 @@ class Watch:
         def backward(tensors: Any, *arguments: Any, **named: Any) -> Any:
             if self.is_elsewhere() or self.is_compiling():
                 return original(tensors, *arguments, **named)
-            marks = self.marks
+            marks, exchange = self.marks, self.exchange
+            if self._number in self._met:
+                self._use(self._number)
+            entered_ns = exchange.begin() if exchange.is_on else 0
             marks.mark(Code.ENTER, "backward")
             try:
                 return original(tensors, *arguments, **named)
             finally:
                 marks.mark(Code.LEAVE, "backward")
+                if entered_ns and (waited_ns := exchange.waited_ns(entered_ns, time.perf_counter_ns())):
+                    marks.note(Code.EXCHANGED, waited_ns)
                 if not self._is_loss_scaled:
                     self._note_loss(tensors)
 
@@ -175,7 +242,10 @@ class Watch:
     def _note_loss(self, tensors: Any) -> None:
         loss = tensors[0] if isinstance(tensors, (tuple, list)) and len(tensors) == 1 else tensors
         if getattr(loss, "ndim", None) == 0:
-            self.marks.note(Code.VALUE, ("backward_loss", loss.detach(), False, None))
+            # nothing waits for a number of the CPU, and it costs less to keep than a tensor
+            with contextlib.suppress(RuntimeError):
+                value = loss.item() if type(loss) is self._plain_tensor and loss.is_cpu else loss.detach()
+                self.marks.note(Code.VALUE, ("backward_loss", value, False, None))
 
     def _scaled_loss(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def scale(scaler: Any, outputs: Any) -> Any:
@@ -235,14 +305,17 @@ class Watch:
         if self.is_compiling() or self.is_elsewhere():
             return
         self._stepped = True
-        if optimizer not in self._known:
+        if not self._is_first(optimizer):
             self._meet(optimizer)
-        if self._first is not None and self._first() is optimizer:
+        if self._is_first(optimizer):
             self.marks.note(Code.VALUE, ("learning_rate", optimizer.param_groups[0]["lr"], False, None))
         if self._scaler is None:
             self._ended(optimizer, "optimizer")
         else:  # the scaler's own step ends it
             self.marks.mark(Code.LEAVE, "optimizer")
+
+    def _is_first(self, optimizer: Any) -> bool:
+        return self._first is not None and self._first() is optimizer
 
     def _ended(self, optimizer: Any, phase: str) -> None:
         first = self._first() if self._first is not None else None
@@ -252,6 +325,8 @@ class Watch:
             self.edge(phase)
 
     def _meet(self, optimizer: Any) -> None:
+        if optimizer in self._known:
+            return
         self._known.add(optimizer)
         self.optimizers.append(type(optimizer).__name__)
         if self._first is None or self._first() is None:

@@ -131,7 +131,7 @@ def as_given(value: Any) -> Any:
     if _on_device(value):
         return Versioned(value.detach(), value._version)  # noqa: SLF001 - see `LateValues.start_copy`
     try:
-        return float(value)
+        return float(value.detach() if hasattr(value, "detach") else value)  # torch warns of a tensor that has a gradient
     except (TypeError, ValueError, RuntimeError):
         return None
 

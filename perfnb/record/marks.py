@@ -12,6 +12,11 @@ from perfnb.record.clocks import RunQueueFile
 LONGEST_QUEUE: Final = 1_000_000
 """Marks that wait to be written at most: with a reader every half second there are some thousands."""
 
+QUIET_NS: Final = 25_000
+"""Reading the CPU clock is a system call, and the line of schedstat is a longer one, so each is read only where it can tell more
+than this: the first not within this time of its last reading (until then the thread is taken to have run), the other not before
+the thread was away from its core for as long. What is left out of one phase so is in the next: nothing adds up."""
+
 
 class Code:
     """What happened at a mark: plain numbers, since members of an enumeration take longer to compare."""
@@ -20,17 +25,19 @@ class Code:
     LEAVE: Final = 1  # what: the phase
     EDGE: Final = 2  # a step ended; what: the phase that ended with it, or None
     END: Final = 3  # the last step ended if it trained
-    BATCH: Final = 4  # what: number of samples of a batch, or None
-    EPOCH: Final = 5  # a pass over the loader began
+    BATCH: Final = 4  # what: number of samples of a batch or None, or a pair of the number of its iterator and that
+    EPOCH: Final = 5  # a pass over the loader began; what: number of its iterator
     SKIPPED: Final = 6  # a gradient scaler left the optimizer's step out
     VALUE: Final = 7  # what: (name, value, whether the user gave it, step or None)
     ROW: Final = 8  # what: (table, row without its step)
     PROFILER: Final = 9  # what: 1 where a profiler runs from here on, 0 where it ended
+    EVALUATED: Final = 10  # a forward pass without gradients began
+    EXCHANGED: Final = 11  # what: how long the backward pass that just ended only waited for other ranks, ns
 
 
 Mark = tuple[Any, ...]
-"""One boundary: code, what, wall_ns; those of phases and steps (up to END) also cpu_ns, the line of schedstat or None, and its
-event where a device is in use. A plain tuple: making anything better takes as long as reading a clock."""
+"""One boundary: code, what, wall_ns; those of phases and steps (up to END) also cpu_ns, the line of schedstat as read last or
+None, and its event where a device is in use. A plain tuple: making anything better takes as long as reading a clock."""
 
 
 class Marks:
@@ -66,14 +73,22 @@ class Marks:
         """From here on `mark` takes an event of the device too, or none."""
         append, wall, cpu = self.queue.append, time.perf_counter_ns, time.thread_time_ns
         schedstat = self._file.reader()
+        looked = used = 0  # when the CPU clock was read, and what it said
+        away, line = -QUIET_NS, schedstat()  # wall less CPU when the line was read: grows by the time away from the core
 
         def mark(code: int, what: Any) -> None:
-            append((code, what, wall(), cpu(), schedstat()))
+            nonlocal looked, used, away, line
+            now = wall()
+            if now - looked < QUIET_NS:
+                spent = used + now - looked
+            else:
+                looked, used = now, cpu()
+                spent = used
+                if now - used - away > QUIET_NS:
+                    away, line = now - used, schedstat()
+            append((code, what, now, spent, line) if event is None else (code, what, now, spent, line, event()))
 
-        def mark_device(code: int, what: Any) -> None:
-            append((code, what, wall(), cpu(), schedstat(), event()))  # type: ignore[misc]
-
-        self.mark = mark if event is None else mark_device
+        self.mark = mark
 
     def taken(self) -> list[Mark]:
         """The marks so far, which leave the queue."""

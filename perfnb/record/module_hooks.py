@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import time
 import warnings
 import weakref
@@ -24,6 +26,16 @@ SMALLEST_SHARE: Final = 0.02
 
 SEARCH_AGAIN_EVERY: Final = 100
 """One step in so many looks for modules that were not called before."""
+
+
+class Hook(functools.partial[None]):
+    """A hook that stays where it is: a copy of its module, or the module read from a file, has one that does nothing.
+
+    Models are copied and saved while they train, and what stands behind our hooks can be neither.
+    """
+
+    def __reduce__(self) -> Any:
+        return getattr, (contextlib.nullcontext(), "__exit__")  # takes anything, does nothing, and needs no perfnb
 
 
 class ModuleHooks:
@@ -71,8 +83,8 @@ class ModuleHooks:
         least = SMALLEST_SHARE * sum(self._roots.values())
         for root in [root for root, spent in self._roots.items() if spent >= least]:
             self._handles += [
-                root.register_forward_pre_hook(self._before, prepend=True),
-                root.register_forward_hook(self._after, always_call=True),
+                root.register_forward_pre_hook(Hook(self._before), prepend=True),
+                root.register_forward_hook(Hook(self._after), always_call=True),
             ]
 
     def at_edge(self, step: int) -> None:
@@ -101,7 +113,14 @@ class ModuleHooks:
             return
         self.calls += 1
         self._depth += 1
-        if self._marked < 0 and watch.is_grad_enabled():
+        if self._is_searching:
+            watch.exchange.meet(module)
+        if self._marked >= 0:
+            return
+        if not watch.is_grad_enabled():
+            if self._depth == 1:
+                watch.marks.note(Code.EVALUATED, None)
+        else:
             self._marked = self._depth
             if self._is_searching:
                 self._entered_ns = time.perf_counter_ns()

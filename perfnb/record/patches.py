@@ -10,29 +10,24 @@ from typing import Any
 class Patch:
     """One function of a module or class, replaced by `make(original)` until `remove`.
 
-    Where something else was put over ours meanwhile, ours stays below it and calls the original from then on.
+    Where something else was put over ours meanwhile, ours stays below it: what `make` gives has to see on its own that the
+    recording is over, and to call the original from then on. One more function round it all would cost every call.
     """
 
     def __init__(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         self._owner, self._name = owner, name
         self._original: Callable[..., Any] = getattr(owner, name)
         self._is_own = name in vars(owner)
-        watched = make(self._original)
-        original = self._original
-        active = self._active = [True]
-
-        @functools.wraps(original)
-        def replacement(*arguments: Any, **named: Any) -> Any:
-            return watched(*arguments, **named) if active[0] else original(*arguments, **named)
-
+        self._is_on = True
+        replacement = functools.wraps(self._original)(make(self._original))
         self._replacement = replacement
         setattr(owner, name, replacement)
 
     def remove(self) -> None:
         """Put the original back; calling it again does nothing."""
-        if not self._active[0]:
+        if not self._is_on:
             return
-        self._active[0] = False
+        self._is_on = False
         if vars(self._owner).get(self._name) is not self._replacement:
             return
         if self._is_own:

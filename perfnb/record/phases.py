@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from perfnb.record.clocks import runqueue_ns
 from perfnb.record.marks import Code, Mark
+from perfnb.record.sources import Sources
 
 OTHER: Final = "other"
 UNSPLIT: Final = "unsplit"
@@ -16,7 +17,13 @@ UNSPLIT: Final = "unsplit"
 SCALED_STEP: Final = "scaled optimizer"
 """The optimizer phase that a gradient scaler opens round the optimizer's own; both are shown as optimizer."""
 
-_BY_HOOKS: Final = ("data", "forward", "backward", "optimizer")
+DATA: Final = "data"
+"""Phase in which a batch is waited for. The hooks open it as a pair with the number of the loader's iterator."""
+
+_BY_HOOKS: Final = (DATA, "forward", "backward", "optimizer")
+_USES: Final = ("forward", "backward")
+
+Phase = str | tuple[str, int]
 
 
 @dataclass(slots=True)
@@ -79,11 +86,13 @@ class PhaseFold:
         self.has_runqueue = False
         self._start_ns: int | None = None
         self._last: tuple[int, int, int | None, Any] | None = None
-        self._stack: list[str] = []
-        self._spent: dict[str, _Spent] = {}
+        self._schedstat: bytes | None = None
+        self._runqueue_ns: int | None = None
+        self._stack: list[Phase] = []
+        self._spent: dict[Phase, _Spent] = {}
+        self._sources = Sources()
         self._epoch = -1
         self._micro_batches = 0
-        self._samples: int | None = None
         self._skipped = False
         self._is_profiled = self._was_profiled = False
 
@@ -112,6 +121,10 @@ class PhaseFold:
         if code == Code.ENTER:
             self._stack.append(what)
             self.forwards += what == "forward"
+            if what in _USES:
+                self._sources.use(trains=True)
+            elif isinstance(what, tuple):
+                self._sources.fetch(what[1])
         elif code == Code.LEAVE:
             self._leave(what)
         elif code == Code.EDGE:
@@ -128,9 +141,13 @@ class PhaseFold:
 
     def _count(self, code: int, what: Any, out: Folded) -> None:
         if code == Code.BATCH:
-            self._samples = what if self._samples is None or what is None else self._samples + what
+            self._sources.load(*(what if isinstance(what, tuple) else (None, what)))
         elif code == Code.EPOCH:
-            self._epoch += 1
+            self._sources.begin_pass(what)
+        elif code == Code.EVALUATED:
+            self._sources.use(trains=False)
+        elif code == Code.EXCHANGED:
+            self._move(what)
         elif code == Code.SKIPPED:
             self._skipped = True
         elif code == Code.PROFILER:
@@ -144,7 +161,9 @@ class PhaseFold:
         """Give the time since the last mark to the innermost phase."""
         wall, cpu, schedstat = mark[2:5]
         event = mark[5] if len(mark) > 5 else None  # noqa: PLR2004 - see `Mark`
-        runqueue = None if schedstat is None else runqueue_ns(schedstat)
+        if schedstat is not self._schedstat:  # the same object where it was not read anew
+            self._schedstat, self._runqueue_ns = schedstat, runqueue_ns(schedstat)
+        runqueue = self._runqueue_ns
         before, self._last = self._last, (wall, cpu, runqueue, event)
         if self._start_ns is None or before is None:
             self._start_ns = wall
@@ -161,7 +180,24 @@ class PhaseFold:
         if event is not None and before[3] is not None:
             spent.spans.append((before[3], event))
 
-    def _leave(self, phase: str) -> None:
+    def _move(self, exchange_ns: int) -> None:
+        """Give the end of a backward pass, in which it only waited for other ranks, to communication.
+
+        Waiting takes no CPU, so what the whole took on the CPU, and waiting for one, stays with backward as far as it fits.
+        """
+        backward = self._spent.get("backward")
+        if backward is None:
+            return
+        moved = min(exchange_ns, backward.wall_ns)
+        left = backward.wall_ns - moved
+        cpu = max(backward.cpu_ns - left, 0)
+        runqueue = max(backward.runqueue_ns - (left - (backward.cpu_ns - cpu)), 0)
+        communication = self._spent.setdefault("communication", _Spent())
+        for name, value in {"wall_ns": moved, "cpu_ns": cpu, "runqueue_ns": runqueue}.items():
+            setattr(backward, name, getattr(backward, name) - value)
+            setattr(communication, name, getattr(communication, name) + value)
+
+    def _leave(self, phase: Phase) -> None:
         """Close a phase and those that were left open inside it, as by an exception."""
         if phase not in self._stack:
             return
@@ -172,21 +208,25 @@ class PhaseFold:
 
     def _close(self, mark: Mark, out: Folded) -> None:
         end_ns = mark[2]
+        samples, passes, evaluated = self._sources.close()
+        self._epoch += passes
         out.add("steps", (self.step, self._start_ns, end_ns, self._was_profiled, max(self._epoch, 0), self._micro_batches))
-        split = ("forward" in self._spent) == ("backward" in self._spent)
-        for phase, spent in _merged(self._spent).items():
+        trained = "optimizer" in self._spent or SCALED_STEP in self._spent
+        split = not trained or ("forward" in self._spent) == ("backward" in self._spent)
+        for phase, spent in _merged(self._spent, evaluated).items():
             if phase == OTHER and not spent.wall_ns:
                 continue
             name = UNSPLIT if phase == OTHER and not split else phase
             runqueue = spent.runqueue_ns if self.has_runqueue else None
-            out.add("phases", (self.step, name, spent.wall_ns, spent.cpu_ns, runqueue, spent.spans or None))
-        told: dict[str, Any] = {"batch_size": self._samples, "micro_batches": self._micro_batches or None}
+            cpu = max(spent.cpu_ns, 0)  # over a short gap it is assumed, see `perfnb.record.marks.QUIET_NS`
+            out.add("phases", (self.step, name, spent.wall_ns, cpu, runqueue, spent.spans or None))
+        told: dict[str, Any] = {"batch_size": samples, "micro_batches": self._micro_batches or None}
         if self._skipped:
             told["skipped"] = 1
         out.values += [Late(self.step, end_ns, name, value) for name, value in told.items() if value is not None]
         self.step += 1
         self._start_ns, self._spent = end_ns, {}
-        self._micro_batches, self._samples, self._skipped = 0, None, False
+        self._micro_batches, self._skipped = 0, False
         self._was_profiled = self._is_profiled
         # what a hook opened and an exception left open ends here; a scaler's step and the user's phases go on
         self._stack = [phase for phase in self._stack if phase not in _BY_HOOKS]
@@ -201,13 +241,22 @@ class PhaseFold:
         return self.step - 1 if self.step and not self._spent and not self._stack else self.step
 
 
-def _merged(spent: dict[str, _Spent]) -> dict[str, _Spent]:
-    """Phases as they are shown: a scaler's share of the optimizer's step belongs to it."""
-    outer = spent.pop(SCALED_STEP, None)
-    if outer is not None:
-        inner = spent.setdefault("optimizer", _Spent())
-        inner.wall_ns += outer.wall_ns
-        inner.cpu_ns += outer.cpu_ns
-        inner.runqueue_ns += outer.runqueue_ns
-        inner.spans += outer.spans
-    return spent
+def _merged(spent: Mapping[Phase, _Spent], evaluated: frozenset[int | None]) -> dict[str, _Spent]:
+    """Phases as they are shown.
+
+    A scaler's share of the optimizer's step belongs to it; waiting for batches to evaluate on is part of the rest.
+    """
+    merged: dict[str, _Spent] = {}
+    for phase, more in spent.items():
+        if isinstance(phase, tuple):
+            name = OTHER if phase[1] in evaluated else phase[0]
+        else:
+            name = "optimizer" if phase == SCALED_STEP else phase
+        one = merged.setdefault(name, more)
+        if one is more:
+            continue
+        one.wall_ns += more.wall_ns
+        one.cpu_ns += more.cpu_ns
+        one.runqueue_ns += more.runqueue_ns
+        one.spans += more.spans
+    return merged

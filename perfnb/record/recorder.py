@@ -5,10 +5,12 @@ from __future__ import annotations
 import atexit
 import contextlib
 import re
+import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -150,12 +152,22 @@ class Recorder:
         self._watch: Watch | None = None
         self._background: Background | None = None
         self._run: Run | None = None
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None  # for the trace of a recording in memory
+        self._forget_trace: Callable[[], Any] = lambda: None  # of a recording in memory: it lies in a temporary folder
 
     @property
     def is_recording(self) -> bool:
         """Whether it is at work."""
         return self._background is not None
+
+    @property
+    def watch(self) -> Watch | None:
+        """Its hooks; None before it began."""
+        return self._watch
+
+    @property
+    def steps_ended(self) -> int:
+        """Number of the step under way: steps that ended so far; 0 while nothing is recorded."""
+        return self._background.edges if self._background is not None else 0
 
     @property
     def run(self) -> Run:
@@ -224,11 +236,12 @@ class Recorder:
             watch.install()
         elif self._hooks:
             notes.append(NO_TORCH)
+        trace_folder: Path | None = None
         if isinstance(self._sink, FolderSink):
             trace_folder = self._sink.rank_folder
-        else:
-            self._temporary = tempfile.TemporaryDirectory(prefix="perfnb-", ignore_cleanup_errors=True)
-            trace_folder = Path(self._temporary.name)
+        elif self._trace:
+            trace_folder = self._sink.rank_folder = Path(tempfile.mkdtemp(prefix="perfnb-"))
+            self._forget_trace = weakref.finalize(self, shutil.rmtree, trace_folder, ignore_errors=True)
         background.start(self._sink, notes, self._trace, trace_folder)
 
     def stop(self) -> Run:
@@ -382,4 +395,5 @@ class Recorder:
             run = read_run(self.folder)
         if self._background is None:
             self._run = run
+            self._forget_trace()
         return run

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from perfnb.tables import SCHEMAS
+from perfnb.schemas import SCHEMAS
 
 SCHEMA_VERSION: Final = 1
 """Version of the format; a reader refuses a newer one."""
@@ -32,6 +32,9 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "config": ("time_ns", "knob", "value"),  # what was seen of the training's settings while it ran
         "gaps": ("table", "column", "device", "reason", "first_ns", "count"),  # the last row of a key counts
         "notes": ("time_ns", "note"),
+        # a window of torch.profiler: recorder's steps in it; start_ns: where the first ProfilerStep annotation of the trace
+        # starts; file: name of the trace in the rank's folder
+        "windows": ("step_first", "step_last", "start_ns", "end_ns", "file"),
         "costs": ("time_ns", "hook_ns", "steps", "sampler_cpu_ns"),  # of perfnb itself, since the recording began
     }
 )

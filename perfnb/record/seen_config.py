@@ -25,6 +25,12 @@ def seen_of_loader(loader: Any) -> dict[str, Any]:
     return {name: value for name, value in seen.items() if value is not None}
 
 
+def seen_of_iterator(iterator: Any) -> dict[str, Any]:
+    """Knobs of a loader of which only an iterator was seen."""
+    found = {name: getattr(iterator, f"_{name}", None) for name in ("num_workers", "prefetch_factor", "persistent_workers")}
+    return {name: plain(value) for name, value in found.items() if value is not None}
+
+
 def seen_of_optimizer(optimizer: Any) -> dict[str, Any]:
     """Knobs of a `torch.optim.Optimizer`: its kind, the values of its first group, and how it is computed."""
     defaults = optimizer.defaults

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from perfnb.record.rows import COLUMNS
@@ -34,10 +35,16 @@ class MemorySink:
         What holds for the whole recording, see `perfnb.record.header.header`.
     rows
         Table to its rows.
+    keep_rows
+        How many rows of each table are kept, the newest; None for all.
+    rank_folder
+        Where the traces of a profiler's window lie; None where none is taken.
     """
 
-    def __init__(self, header: Mapping[str, Any]) -> None:
+    def __init__(self, header: Mapping[str, Any], keep_rows: int | None = None) -> None:
         self.header = header
+        self.keep_rows = keep_rows
+        self.rank_folder: Path | None = None
         self.rows: dict[str, list[Row]] = {table: [] for table in COLUMNS}
         self.state, self.reason = "running", ""
         self._lock = threading.Lock()
@@ -46,6 +53,8 @@ class MemorySink:
         """See `Sink`."""
         with self._lock:
             self.rows[table].extend(rows)
+            if self.keep_rows is not None:
+                del self.rows[table][: -self.keep_rows]
 
     def close(self, state: str, reason: str) -> None:
         """See `Sink`."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -331,7 +333,7 @@ def test_nothing_is_left_behind() -> None:
 
 
 def _registries() -> list[Any]:
-    module, optimizers = torch.nn.modules.module, torch.optim.optimizer
+    module, optimizers = torch.nn.modules.module, sys.modules["torch.optim.optimizer"]  # torch.optim hides its name
     return [
         len(module._global_forward_hooks),
         len(module._global_forward_pre_hooks),
