@@ -39,15 +39,14 @@ def split(wall: Floats, cpu: Floats, runqueue: Floats) -> Split:
     """What the wall times of one rank's rows, in order of time, were made of.
 
     Blocked time is what CPU and run-queue time leave. The kernel's counters are up to 4 ms late in a virtual machine, so that
-    a row can have more run-queue time than its wall time and the one before too little: such a row is pooled with its
-    neighbours until nothing is negative, and the pool's blocked time is shared in proportion to the time off the CPU. Sums over
-    the run stay what was measured.
+    a row can have more run-queue time than its wall time and the ones before too little: what such a row lacks is taken from
+    the blocked time of those before it. Sums over the run stay what was measured.
 
     Examples
     --------
     >>> found = split(np.array([10.0, 10.0]), np.array([2.0, 4.0]), np.array([0.0, 7.0]))
     >>> found.blocked.tolist(), found.runqueue.tolist()
-    ([4.0, 3.0], [4.0, 3.0])
+    ([7.0, 0.0], [1.0, 6.0])
     """
     known = np.isfinite(wall) & np.isfinite(cpu)
     sampled = known & np.isfinite(runqueue)
@@ -65,53 +64,26 @@ def split(wall: Floats, cpu: Floats, runqueue: Floats) -> Split:
         return Split(
             running, waiting, blocked, f"CPU and run-queue time are above the wall time by {excess}: the counters are off"
         )
-    still = np.zeros_like(off) if left < 0 else np.minimum(pooled(off - runqueue[sampled], off), off)
+    still = np.zeros_like(off) if left < 0 else np.minimum(settled(off - runqueue[sampled]), off)
     blocked[sampled], waiting[sampled] = still, off - still
     return Split(running, waiting, blocked, "")
 
 
-def pooled(values: Floats, weights: Floats) -> Floats:
-    """Values of which each negative one is pooled with its neighbours, the ones before first, until the pool is not negative;
-    a pool's sum is shared in proportion to the weights.
+def settled(values: Floats) -> Floats:
+    """Values of which none is negative: what one lacks is taken from those before it, the nearest first, and where they have
+    too little from those after. Where the sum is not negative it is kept.
+
+    The sum up to each row is lowered to the least that any later row leaves of it, so that it never falls.
 
     Examples
     --------
-    >>> pooled(np.array([5.0, 3.0, -4.0, 1.0]), np.array([5.0, 3.0, 8.0, 1.0])).tolist()
-    [1.25, 0.75, 2.0, 1.0]
+    >>> settled(np.array([5.0, 3.0, -4.0, 1.0])).tolist(), settled(np.array([-2.0, 3.0])).tolist()
+    ([4.0, 0.0, 0.0, 1.0], [0.0, 1.0])
     """
-    starts = _pool_starts(values)
-    sums, sizes = np.add.reduceat(values, starts), np.diff(np.append(starts, len(values)))
-    heights = np.add.reduceat(weights, starts)
-    ratio = np.divide(np.maximum(sums, 0.0), heights, out=np.zeros_like(sums), where=heights > 0)
-    alone = np.repeat(sizes == 1, sizes)
-    return np.where(alone, np.maximum(values, 0.0), np.repeat(ratio, sizes) * weights)
-
-
-def _pool_starts(values: Floats) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """First row of each pool; most rows are a pool of their own."""
-    amounts = values.tolist()
-    count, done = len(amounts), 0
-    pools: list[tuple[int, int, float]] = []  # first row, row after the last, sum
-    for row in np.flatnonzero(values < 0).tolist():
-        if row < done:
-            continue
-        first, end, total = row, row + 1, amounts[row]
-        while total < 0 and first > 0:
-            if pools and pools[-1][1] == first:
-                first, _, earlier = pools.pop()
-                total += earlier
-            else:
-                first -= 1
-                total += amounts[first]
-        while total < 0 and end < count:
-            total += amounts[end]
-            end += 1
-        pools.append((first, end, total))
-        done = end
-    is_start = np.ones(count, dtype=np.bool_)
-    for first, end, _ in pools:
-        is_start[first + 1 : end] = False
-    return np.flatnonzero(is_start).astype(np.int64)
+    if not (values < 0).any():
+        return values
+    least_left = np.minimum.accumulate(np.cumsum(values)[::-1])[::-1]
+    return np.diff(np.maximum(least_left, 0.0), prepend=0.0)
 
 
 def _off_cpu(wall: Floats, cpu: Floats) -> Floats:
@@ -119,7 +91,7 @@ def _off_cpu(wall: Floats, cpu: Floats) -> Floats:
     off = wall - cpu
     if not (off < 0).any():
         return off
-    return np.minimum(pooled(off, wall), wall) if off.sum() >= 0 else np.maximum(off, 0.0)
+    return settled(off) if off.sum() >= 0 else np.maximum(off, 0.0)
 
 
 def common_clock(headers: Sequence[Mapping[str, Any]]) -> tuple[list[int], str]:

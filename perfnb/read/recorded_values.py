@@ -10,6 +10,7 @@ import pandas as pd
 from perfnb import text
 from perfnb.read.recorded_columns import Bools, Columns, Ints, floats, texts
 from perfnb.read.recorded_steps import Told, microseconds
+from perfnb.record.late_values import BACKWARD_LOSS
 from perfnb.schemas import MAYBE, NULLABLE, SCHEMAS
 
 _OF_TRAINING: Final = tuple(name for name in SCHEMAS["training"] if name not in ("rank", "step", "time_us"))
@@ -35,7 +36,24 @@ def values_of(columns: Columns, origin_ns: int, told: Told) -> None:
     in_training = rows["name"].isin(_OF_TRAINING).to_numpy() & has_step
     told.frames["training"] = _training(rows[in_training & given], told)
     rest = rows[~in_training & given].reset_index(drop=True)
+    _take_loss(rest, told)
     told.frames["metrics"] = rest.assign(name=rest["name"].cat.remove_unused_categories())
+
+
+def _take_loss(rest: pd.DataFrame, told: Told) -> None:
+    """Take for the loss what backward() was called on, where the training told no loss of its own."""
+    training = told.frames["training"]
+    seen = rest[rest["name"].eq(BACKWARD_LOSS) & rest["step"].notna()]
+    if seen.empty or training["loss"].notna().any():
+        return
+    loss = seen.drop_duplicates("step", keep="last").set_index("step")["value"]
+    taken = training["step"].map(loss)
+    known = taken.notna() | training["step"].isin(loss.index)
+    finite = training["finite"].fillna(value=True) & np.isfinite(taken.to_numpy())
+    told.frames["training"] = training.assign(loss=taken, finite=training["finite"].mask(known, finite))
+    told.notes.append(
+        "the loss is what backward() was called on, the sum over a step's micro-batches: recorder.log(loss=...) gives another"
+    )
 
 
 def _training(rows: pd.DataFrame, told: Told) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from perfnb.ledger import step_ledger
 from perfnb.read.recorded import run_of
-from perfnb.read.recorded_clock import pooled, split
+from perfnb.read.recorded_clock import settled, split
 from perfnb.record.rows import COLUMNS
 from perfnb.record.sink import MemorySink
 from perfnb.run import Machine, Recording, Run
@@ -85,16 +85,30 @@ def test_moments_are_exact_to_the_nanosecond() -> None:
     assert run.steps["duration_us"].to_list() == [0.001, 0.007]
 
 
-def test_run_queue_reading_that_came_late_is_shared_with_the_row_before() -> None:
-    # 8 ms of wall, 4 off the CPU in each row; all 6 ms of waiting for a core were counted in the second
+def test_a_run_queue_reading_that_came_late_is_taken_from_the_row_before() -> None:
+    # 4 ms off the CPU in each row; 6 ms of waiting for a core were counted in the second: 2 of them belong to the first
     rows = [(0, "data", 5 * _MS, 1 * _MS, 0, None), (0, "forward", 5 * _MS, 1 * _MS, 6 * _MS, None)]
 
     run = run_of([recorded(steps=steps(1), phases=rows)])
 
     assert phases(run) == [
-        (0, "data", 5000.0, 1000.0, 3000.0, 1000.0),
-        (0, "forward", 5000.0, 1000.0, 3000.0, 1000.0),
+        (0, "data", 5000.0, 1000.0, 2000.0, 2000.0),
+        (0, "forward", 5000.0, 1000.0, 4000.0, 0.0),
     ]
+
+
+def test_a_wait_that_was_counted_late_is_taken_from_the_phase_before_and_from_no_other() -> None:
+    # the loader slept 20 ms and waited 10 ms for a core, of which the kernel told 6 ms only while forward ran
+    rows = [
+        (0, "data", 31 * _MS, _MS, 4 * _MS, None),
+        (0, "forward", 12 * _MS, 10 * _MS, 8 * _MS, None),
+        (0, "backward", 10 * _MS, 9 * _MS, 0, None),
+    ]
+
+    run = run_of([recorded(steps=steps(1, length_ns=53 * _MS), phases=rows)])
+
+    assert run.phases["blocked_us"].to_list() == [20_000.0, 0.0, 1000.0]
+    assert run.phases["runqueue_us"].to_list() == [10_000.0, 2000.0, 0.0]
 
 
 def test_counters_a_little_above_the_wall_time_leave_nothing_blocked() -> None:
@@ -160,12 +174,13 @@ def test_late_readings_change_no_sum(rows: list[tuple[int, float, float, float]]
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=50))
-def test_pools_keep_the_sum_where_it_is_not_negative(values: list[float]) -> None:
+def test_settled_values_are_not_negative_never_larger_and_keep_their_sum(values: list[float]) -> None:
     given_values = np.array(values)
 
-    made = pooled(given_values, np.ones(len(values)))
+    made = settled(given_values)
 
     assert (made >= 0).all()
+    assert (made <= np.maximum(given_values, 0.0) + 1e-9).all()
     if given_values.sum() >= 0:
         assert made.sum() == pytest.approx(given_values.sum(), abs=1e-9)
 

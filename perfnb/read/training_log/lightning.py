@@ -53,7 +53,7 @@ def hyperparameters(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     if not file.is_file():
         return {}, ()
     try:
-        import yaml  # type: ignore[import-untyped] # noqa: PLC0415 - optional
+        import yaml  # type: ignore[import-untyped, import-not-found, unused-ignore] # noqa: PLC0415 - optional
     except ImportError:
         return {}, (f"{_HYPERPARAMETERS} was not read: pip install pyyaml",)
     if file.stat().st_size > _LARGEST_YAML:

@@ -91,7 +91,7 @@ def read_uri(uri: str) -> Log:
     if store.startswith("file:") or "://" not in store:
         return read(_in_files(Path(unquote(urlsplit(store).path)) if store.startswith("file:") else Path(store), run_id))
     try:
-        from mlflow import MlflowClient  # noqa: PLC0415 - optional
+        from mlflow import MlflowClient  # type: ignore[import-untyped, import-not-found, unused-ignore] # noqa: PLC0415 - optional
     except ImportError as error:
         raise LogFormatError(_NEEDED) from error
     return through_client(MlflowClient(store), run_id)
@@ -105,7 +105,7 @@ def through_client(client: Any, run_id: str) -> Log:
     LogFormatError
         If there is no such run.
     """
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415 - the client came from there
+    from mlflow.exceptions import MlflowException  # type: ignore[import-untyped, import-not-found, unused-ignore] # noqa: PLC0415 - the client came from there
 
     try:
         run = client.get_run(run_id)
@@ -122,7 +122,7 @@ def through_client(client: Any, run_id: str) -> Log:
 
 def _configured() -> str:
     try:
-        import mlflow  # noqa: PLC0415 - optional
+        import mlflow  # type: ignore[import-untyped, import-not-found, unused-ignore] # noqa: PLC0415 - optional
     except ImportError as error:
         message = f"runs:/ needs to know the store: set MLFLOW_TRACKING_URI to it, or name the run's folder; {_NEEDED}"
         raise LogFormatError(message) from error
@@ -149,6 +149,7 @@ def _database(uri: str) -> Path:
 def _from_database(file: Path, run_id: str | None) -> Log:
     try:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.text_factory = lambda text: text.decode("utf-8", "replace")
             runs = connection.execute("SELECT run_uuid, status FROM runs WHERE lifecycle_stage = 'active'").fetchall()
             states = {str(name): str(state).lower() for name, state in runs}
             if run_id is None and len(states) != 1:
@@ -168,7 +169,7 @@ def _from_database(file: Path, run_id: str | None) -> Log:
             ):
                 metrics.setdefault(str(name), []).append((float(moment), float("nan") if is_nan else float(value), int(step)))
             parameters = dict(connection.execute("SELECT key, value FROM params WHERE run_uuid = ?", (chosen,)).fetchall())
-    except sqlite3.Error as error:
+    except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:  # a cell of SQLite may hold anything
         message = f"{file.name} is a database, but none of MLflow's: {clean(error, 200)}"
         raise LogFormatError(message) from error
     return _log(chosen, metrics, parameters, None if states[chosen] == "finished" else states[chosen])

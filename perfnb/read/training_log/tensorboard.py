@@ -99,8 +99,8 @@ def _forget(series: dict[int, float], name: str, step: int, notes: list[str]) ->
 
 def _scalars(file: Path, config: dict[str, Any], notes: list[str]) -> Iterator[tuple[int, float, str, float]]:
     try:
-        from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # noqa: PLC0415 - with tensorboard
-        from tensorboard.compat.proto import event_pb2  # type: ignore[import-untyped] # noqa: PLC0415 - optional
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped, import-not-found, unused-ignore] # noqa: PLC0415 - with tensorboard
+        from tensorboard.compat.proto import event_pb2  # type: ignore[import-untyped, import-not-found, unused-ignore] # noqa: PLC0415 - optional
     except ImportError as error:
         raise LogFormatError(_NEEDED) from error
     for record in _records(file, notes):
@@ -128,7 +128,7 @@ def _number(value: Any) -> float | None:
         return float(value.simple_value)
     if which != "tensor" or value.metadata.plugin_data.plugin_name not in ("", "scalars"):
         return None
-    from tensorboard.util import tensor_util  # type: ignore[import-untyped] # noqa: PLC0415 - optional
+    from tensorboard.util import tensor_util  # type: ignore[import-untyped, import-not-found, unused-ignore] # noqa: PLC0415 - optional
 
     try:
         array = tensor_util.make_ndarray(value.tensor)
@@ -138,8 +138,8 @@ def _number(value: Any) -> float | None:
 
 
 def _hyperparameters(content: bytes) -> dict[str, Any]:
-    from google.protobuf.message import DecodeError  # noqa: PLC0415 - with tensorboard
-    from tensorboard.plugins.hparams import plugin_data_pb2  # type: ignore[import-untyped] # noqa: PLC0415 - optional
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped, import-not-found, unused-ignore] # noqa: PLC0415 - with tensorboard
+    from tensorboard.plugins.hparams import plugin_data_pb2  # type: ignore[import-untyped, import-not-found, unused-ignore] # noqa: PLC0415 - optional
 
     try:
         found = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
@@ -150,7 +150,7 @@ def _hyperparameters(content: bytes) -> dict[str, Any]:
 
 def _records(file: Path, notes: list[str]) -> Iterator[bytes]:
     """Records of a file, checked, up to where it is torn: length, its checksum, data, their checksum."""
-    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c  # type: ignore[import-untyped] # noqa: PLC0415 - optional
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c  # type: ignore[import-untyped, import-not-found, unused-ignore] # noqa: PLC0415 - optional
 
     number = 0
     with file.open("rb") as opened:
