@@ -130,8 +130,12 @@ class Run:
 
     @property
     def uses_device(self) -> bool:
-        """Whether the training ran on an accelerator, whether or not its work was recorded."""
-        return self.is_device_job or not self.allocator.empty or self.config.get("device") in _ACCELERATORS
+        """Whether the training ran on an accelerator, whether or not its work was recorded.
+
+        A log of others that tells of GPUs tells of those that it used; perfnb's own sampler asks every one there is.
+        """
+        logged = not self.gpu_samples.empty and not self.recordings
+        return self.is_device_job or logged or not self.allocator.empty or self.config.get("device") in _ACCELERATORS
 
     @property
     def has_window(self) -> bool:

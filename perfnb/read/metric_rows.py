@@ -64,13 +64,17 @@ def rows_of(source: Source, label: str) -> Rows:
     else:
         message = f"{label} is a {type(source).__name__}: pass a list of dicts, a dict of lists, a DataFrame or a path"
         raise LogFormatError(message)
-    frame = _flat(rows.frame.rename(columns=str), label)
+    frame = rows.frame.rename(columns=str)
+    if frame.columns.has_duplicates:
+        twice = ", ".join(repr(clean(name, _SHOWN)) for name in frame.columns[frame.columns.duplicated()].unique()[:3])
+        message = f"{rows.file or label} has two columns named {twice}: rename one"
+        raise LogFormatError(message)
+    frame = _flat(frame, label)
     if frame.empty:
         message = f"{rows.file or label} holds no rows: pass at least one row of values"
         raise LogFormatError(message)
     if frame.columns.has_duplicates:
-        twice = ", ".join(repr(clean(name, _SHOWN)) for name in frame.columns[frame.columns.duplicated()].unique()[:3])
-        message = f"{rows.file or label} has two columns named {twice}: rename one"
+        message = f"{rows.file or label} holds values in lists or dicts under names that other columns have: rename those columns"
         raise LogFormatError(message)
     return Rows(frame, label, rows.file, rows.notes)
 

@@ -13,6 +13,7 @@ from perfnb.read.metric_column import Floats
 from perfnb.read.metric_parts import Part
 from perfnb.text import clean, count
 
+_OF_RANKS: Final = ("steps", "phases", "training")
 _MOST_RESUMES: Final = 50  # a log that goes back more often is not one training that was resumed
 
 
@@ -43,11 +44,11 @@ def with_steps(part: Part, rank: int | None, *, later_wins: bool) -> Part:
     if made.step is None:
         made.step = _numbered(made)
         made.notes.append(f"{made.origin} has no column of steps: each row is a step, numbered from 0")
-    elif np.isnan(made.step).all():
-        message = f"{made.origin} has a column of steps without a number: leave it out to have the rows numbered"
-        raise LogFormatError(message)
     elif np.isnan(made.step).any():
         made = _dropped(made, np.isnan(made.step), "without a step")
+    if not made.size:
+        message = f"{made.origin}: no row is left to read ({'; '.join(made.notes)})"
+        raise LogFormatError(message)
     made = _one_row_per_step(made, later_wins=later_wins)
     keys = [made.step, made.rank] if made.gpu is None else [made.gpu, made.step, made.rank]
     return made.taken(np.lexsort([key for key in keys if key is not None]))
@@ -61,6 +62,11 @@ def _numbered(part: Part) -> Floats:
 
 
 def _one_row_per_step(part: Part, *, later_wins: bool) -> Part:
+    if part.gpu is not None and part.rank is not None and len(np.unique(part.rank)) == 1:
+        own = [(column.name, values) for column, values in part.found if column.meaning.quantity.table in _OF_RANKS]
+        if _clash(own, pd.DataFrame({"rank": part.rank, "step": part.step})) is not None:
+            part.rank = part.gpu
+            part.notes.append("rows of one step differ by GPU in more than its samples: each GPU is read as a rank")
     keys = _keys(part)
     if not keys.duplicated().any():
         return part
@@ -69,13 +75,9 @@ def _one_row_per_step(part: Part, *, later_wins: bool) -> Part:
         ordered.step = _numbered(ordered)
         ordered.notes.append("steps start anew in each epoch: numbered on from epoch to epoch, from 0")
         return ordered
-    clash = _clash(part, keys)
+    clash = _clash(_values(part), keys)
     if clash is None:
         return _joined(part, keys)
-    if part.gpu is not None and part.rank is not None and len(np.unique(part.rank)) == 1:
-        part.rank = part.gpu
-        part.notes.append("rows of one step differ by GPU in more than its samples: each GPU is read as a rank")
-        return _one_row_per_step(part, later_wins=later_wins)
     resumed = _resumed(part, later_wins=later_wins)
     if resumed is not None:
         return _one_row_per_step(resumed, later_wins=True)
@@ -102,11 +104,11 @@ def _values(part: Part) -> list[tuple[str, Floats]]:
     return [*((column.name, values) for column, values in part.found), *part.rest]
 
 
-def _clash(part: Part, keys: pd.DataFrame) -> str | None:
+def _clash(columns: list[tuple[str, Floats]], keys: pd.DataFrame) -> str | None:
     """What to do about rows of one step that contradict each other; None where they complete one another."""
     group = keys.groupby(list(keys.columns), dropna=False, sort=False).ngroup().to_numpy()
     repeated = keys.duplicated(keep=False).to_numpy()
-    for name, values in _values(part):
+    for name, values in columns:
         known = repeated & np.isfinite(values)
         pairs = pd.DataFrame({"group": group[known], "value": values[known]}).drop_duplicates()
         twice = pairs.loc[pairs["group"].duplicated(), "group"]
