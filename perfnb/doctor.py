@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Final
 
 import perfnb
+from perfnb.document import Bundle, Table, bundle
+from perfnb.read.any_run import read_any
+from perfnb.record.cgroup import ControlGroup
 from perfnb.record.nvidia import NoDevices, devices
 
 BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -22,6 +25,7 @@ BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _GIBIBYTE: Final = 1 << 30
 _LIBRARIES: Final = ("pandas", "numpy", "altair", "ipywidgets", "anywidget", "ipython")
 _SCHEDSTAT: Final = Path("/proc/thread-self/schedstat")
+_PRESSURE: Final = Path("/proc/pressure/cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,18 @@ def machine_lines() -> tuple[Line, ...]:
     return tuple(_lines())
 
 
+def machine_bundle() -> Bundle:
+    """The lines of `machine_lines` as a notebook shows them.
+
+    Returns
+    -------
+    Bundle
+        One table, in three faces.
+    """
+    rows = tuple(("ok" if line.is_there else "--", line.subject, line.found, line.remedy) for line in machine_lines())
+    return bundle([Table("This machine", ("", "what", "found", "what to do"), rows)])
+
+
 def trace_lines(path: Path) -> tuple[Line, ...]:
     """One line per question that a detector asks: whether this trace can answer it, and what it lacks if not.
 
@@ -80,7 +96,7 @@ def trace_lines(path: Path) -> tuple[Line, ...]:
     PerfnbError
         If no trace can be read there.
     """
-    diagnosis = perfnb.diagnose(perfnb.read_trace(path))
+    diagnosis = perfnb.diagnose(read_any(path))
     looked = {
         **{finding.detector: finding.category for finding in (*diagnosis.found, *diagnosis.possible)},
         **{cleared.detector: cleared.category for cleared in diagnosis.cleared},
@@ -104,8 +120,11 @@ def _lines() -> Iterator[Line]:
     yield _package("jupyterlab", "pip install 'perfnb[lab]'")
     yield _package("nbconvert", "pip install 'perfnb[lab]': needed by perfnb tutorial --execute")
     yield _devices()
+    yield _package("nvidia-ml-py", "pip install nvidia-ml-py: until then GPUs are not sampled while recording")
     yield Line("CPU cores", str(_cores()))
+    yield _control_group()
     yield _schedstat()
+    yield _pressure()
     yield _browser()
 
 
@@ -161,6 +180,31 @@ def _schedstat() -> Line:
         return Line(subject, f"{_SCHEDSTAT} is not there", is_there=False, remedy=remedy)
     if not any(int(field) for field in fields):
         return Line(subject, "the kernel keeps no scheduling times", is_there=False, remedy=remedy)
+    return Line(subject, "readable")
+
+
+def _control_group() -> Line:
+    """What the container or job scheduler grants: recording measures use against it."""
+    group = ControlGroup()
+    try:
+        cores, memory = group.cpu_limit(), group.memory()
+    except (OSError, ValueError) as error:
+        remedy = "CPU and memory are then measured against the whole host"
+        return Line("control group", f"cannot be read: {error}", is_there=False, remedy=remedy)
+    finally:
+        group.close()
+    limits = [f"{cores:g} cores"] if cores is not None else []
+    limits += [f"{memory[1] / _GIBIBYTE:.1f} GiB of memory"] if memory is not None else []
+    return Line("control group", f"limited to {', '.join(limits)}" if limits else "no limit")
+
+
+def _pressure() -> Line:
+    """Whether Linux tells how long tasks stood still for want of a core (PSI)."""
+    subject, remedy = "pressure", "a busy host is not told from a slow training: PSI needs Linux 4.20 and, on some, psi=1 at boot"
+    try:
+        _PRESSURE.read_text(encoding="ascii")
+    except OSError as error:
+        return Line(subject, f"{_PRESSURE} cannot be read: {error.strerror}", is_there=False, remedy=remedy)
     return Line(subject, "readable")
 
 

@@ -32,7 +32,7 @@ from perfnb.wording import (
     verdict,
 )
 
-__all__ = ["Bundle", "card", "face", "page", "picture"]
+__all__ = ["Bundle", "card", "card_blocks", "face", "page", "picture"]
 
 NAMED_FINDINGS: Final = 3
 """Findings that the first lines name; the rest are counted and stand in the table."""
@@ -66,6 +66,24 @@ def card(diagnosis: Diagnosis, suggestions: Sequence[Suggestion] = ()) -> Bundle
     >>> print(card(Diagnosis((), (), (), ())))
     perfnb  [?] Nothing to judge: no steps, trace or samples
     """
+    return bundle(card_blocks(diagnosis, suggestions))
+
+
+def card_blocks(diagnosis: Diagnosis, suggestions: Sequence[Suggestion] = (), lines: Sequence[Line] = ()) -> list[Block]:
+    """What a verdict card is made of.
+
+    Parameters
+    ----------
+    diagnosis, suggestions
+        See `card`.
+    lines
+        Further lines, shown before the first chart.
+
+    Returns
+    -------
+    list of Block
+        Verdict and lines first, charts and tables after them.
+    """
     blocks: list[Block] = [verdict(diagnosis), *seen(diagnosis)]
     if diagnosis.found:
         blocks.append(Line("basis", certainty(diagnosis.found[0])))
@@ -78,9 +96,10 @@ def card(diagnosis: Diagnosis, suggestions: Sequence[Suggestion] = ()) -> Bundle
     also = _also(diagnosis)
     if also:
         blocks.append(Line("also", also))
+    blocks += lines
     if not diagnosis.parts.empty:
         blocks += [*picture(breakdown_chart(facts.breakdown(diagnosis.parts))), _parts(diagnosis)]
-    return bundle([*blocks, *_sections(diagnosis, suggestions)])
+    return [*blocks, *_sections(diagnosis, suggestions)]
 
 
 def face(value: Any) -> Bundle:

@@ -84,6 +84,8 @@ class Marks:
             else:
                 looked, used = now, cpu()
                 spent = used
+                if code != Code.ENTER:  # system calls, and waiting for a core again after them, belong to the phase they end
+                    looked = now = wall()
                 if now - used - away > QUIET_NS:
                     away, line = now - used, schedstat()
             append((code, what, now, spent, line) if event is None else (code, what, now, spent, line, event()))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from perfnb.record.marks import Code, Marks
+from perfnb.record.patches import Patch
 from perfnb.record.sink import Sink
 
 WARM_UP_STEPS: Final = 10
@@ -21,6 +22,11 @@ MOST_BYTES: Final = 256 << 20
 BYTES_PER_EVENT: Final = 320
 """Of a trace with shapes, as torch 2.13 writes it: 290 to 330 in those of the samples."""
 
+LONGEST_PAUSE_STEPS: Final = 100
+"""Steps between the first profiled one and the window at most."""
+
+OTHER_PROFILER: Final = "a profiler of the training's own is at work: no window was recorded"
+
 LONGEST_NS: Final = 120_000_000_000
 """A window that takes longer ends early."""
 
@@ -28,8 +34,9 @@ LONGEST_NS: Final = 120_000_000_000
 class ProfilerWindow:
     """Profiles some steps and writes their trace; all but `close` is driven by the edges of steps, on the training thread.
 
-    The first profiled step is thrown away: it starts the profiler up, and tells how many events a step has. The steps of the
-    window are marked, for the profiler's cost is in their time. The trace is written by a thread of its own.
+    The first profiled step is thrown away: it starts the profiler up, and tells how many events a step has. Then a step or more
+    goes by unprofiled, see `OpenRanges`, and the window begins. Profiled steps are marked, for the profiler's cost is in their
+    time. The trace is written by a thread of its own.
     """
 
     def __init__(
@@ -44,6 +51,7 @@ class ProfilerWindow:
         self._left = 0
         self._first = self._start_ns = 0
         self._writer: threading.Thread | None = None
+        self._ranges: OpenRanges | None = None
 
     @property
     def is_over(self) -> bool:
@@ -74,6 +82,8 @@ class ProfilerWindow:
                 self._end(f"the profiler failed: {type(error).__name__}: {error}")
         elif self._state == "waiting":
             self._end(f"the recording ended before the profiler's window: it begins after {WARM_UP_STEPS} steps")
+        elif self._state == "pausing":
+            self._end("the recording ended before the profiler's window")
         if self._writer is not None:
             self._writer.join()
 
@@ -83,6 +93,8 @@ class ProfilerWindow:
                 self._try()
         elif self._state == "trying":
             self._size()
+        elif self._state == "pausing":
+            self._begin()
         elif self._state == "recording":
             self._left -= 1
             late = time.perf_counter_ns() - self._start_ns > LONGEST_NS
@@ -96,17 +108,17 @@ class ProfilerWindow:
         import torch  # noqa: PLC0415 - torch only where it is used
 
         if torch.autograd._profiler_enabled():  # noqa: SLF001 - torch has no public name for it
-            self._end("a profiler of the training's own is at work: no window was recorded")
+            self._end(OTHER_PROFILER)
             return
+        self._ranges = OpenRanges(torch.autograd.profiler.record_function)
         self._profiler = _profiler(torch)
         self._profiler.start()
         self._marks.note(Code.PROFILER, 1)
         self._state, self._first = "trying", self._edges
 
     def _size(self) -> None:
-        import torch  # noqa: PLC0415 - as above
-
         self._profiler.stop()
+        self._marks.note(Code.PROFILER, 0)
         events = len(self._profiler.profiler.kineto_results.events())
         fitting = max(int(self._most_bytes / (max(events, 1) * BYTES_PER_EVENT)), 1)
         self._left = min(self._wanted, fitting)
@@ -115,8 +127,22 @@ class ProfilerWindow:
                 f"{self._left} of {self._wanted} steps are profiled: one has {events:,} events, and a trace may hold "
                 f"{self._most_bytes >> 20} MiB"
             )
+        self._profiler, self._state, self._first = None, "pausing", self._edges
+
+    def _begin(self) -> None:
+        """Start the window, once no range is open any more that began in the step before the pause."""
+        import torch  # noqa: PLC0415 - as above
+
+        if self._ranges is not None and self._ranges.count:
+            if self._edges - self._first > LONGEST_PAUSE_STEPS:
+                self._end("no window was recorded: a record_function of the training's own stayed open over many steps")
+            return
+        if torch.autograd._profiler_enabled():  # noqa: SLF001 - as above
+            self._end(OTHER_PROFILER)
+            return
         self._profiler = _profiler(torch)
         self._profiler.start()
+        self._marks.note(Code.PROFILER, 1)
         self._state, self._first, self._start_ns = "recording", self._edges, time.perf_counter_ns()
 
     def _finish(self, note: str) -> None:
@@ -127,6 +153,7 @@ class ProfilerWindow:
         self._writer = threading.Thread(target=self._write, args=(self._profiler, row), name="perfnb trace", daemon=True)
         self._writer.start()
         self._profiler, self._state = None, "over"
+        self._forget_ranges()
         if note:
             self._note(note)
 
@@ -147,7 +174,59 @@ class ProfilerWindow:
         if self._state in ("trying", "recording"):
             self._marks.note(Code.PROFILER, 0)
         self._profiler, self._state = None, "over"
+        self._forget_ranges()
         self._note(reason)
+
+    def _forget_ranges(self) -> None:
+        if self._ranges is not None:
+            self._ranges.close()
+        self._ranges = None
+
+
+class OpenRanges:
+    """Counts the ranges of `record_function` that were entered and not left.
+
+    torch 2.13 keeps in a range where the profiler notes its end. Left after that profiler stopped and another started, it
+    writes into memory that is no longer its own, and the process dies some time later. At the edge of a step the optimizer's
+    own range is open, and those of the training may be.
+
+    Attributes
+    ----------
+    count
+        Ranges that are open.
+    """
+
+    def __init__(self, record_function: Any) -> None:
+        """Count from here on; `record_function` is torch's class of that name."""
+        self._open: set[int] = set()
+        self._patches = [
+            Patch(record_function, "__enter__", self._entering),
+            Patch(record_function, "__exit__", self._leaving),
+        ]
+
+    @property
+    def count(self) -> int:
+        """Ranges that are open."""
+        return len(self._open)
+
+    def close(self) -> None:
+        """Count no more."""
+        for patch in self._patches:
+            patch.remove()
+
+    def _entering(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def enter(entered: Any) -> Any:
+            self._open.add(id(entered))
+            return original(entered)
+
+        return enter
+
+    def _leaving(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def leave(left: Any, *error: Any) -> Any:
+            self._open.discard(id(left))
+            return original(left, *error)
+
+        return leave
 
 
 def _profiler(torch: Any) -> Any:
