@@ -28,5 +28,8 @@ if [ -z "${PERFNB_WITHOUT_TORCH:-}" ]; then
         .venv/bin/python -W ignore -c 'import sys, torch; sys.exit(torch.version.cuda is not None)' || refuse_cuda
     fi
 fi
-.venv/bin/python -m pip install --quiet --editable '.[lab,test,browser]' --constraint constraints-cpu.txt
+# the trainers bring torch with them, and so a CUDA build where none is there yet
+extras=lab,test,browser
+if [ -z "${PERFNB_WITHOUT_TORCH:-}" ]; then extras+=,trainers; fi
+.venv/bin/python -m pip install --quiet --editable ".[$extras]" --constraint constraints-cpu.txt
 exec .venv/bin/python scripts/check.py "$@"

@@ -21,7 +21,7 @@ SAMPLE = Path(__file__).resolve().parent.parent / "data" / "samples" / "slow_loa
 LARGEST_SHARE_OF_PANDAS = 1.3
 
 # Public functions whose module has their name: Python binds a submodule over them when it is imported.
-SAME_NAME = tuple(name for name, place in perfnb._PLACES.items() if place.startswith(f"perfnb.{name}"))
+SAME_NAME = tuple(name for name, place in perfnb._PLACES.items() if place == f"perfnb.{name}")
 
 ORDERS = {
     "submodule first": "\n".join(f"import perfnb.{name}" for name in SAME_NAME),
@@ -96,6 +96,16 @@ def test_a_submodule_can_still_be_read_from(name: str) -> None:
     assert isinstance(function, FunctionType)
     assert function.__module__ == f"perfnb.{name}"
     assert getattr(sys.modules[f"perfnb.{name}"], name) is function
+
+
+@pytest.mark.parametrize("first", ["import perfnb.record.hooks", "from perfnb.record import hooks", "from perfnb import record"])
+def test_record_is_the_function_although_a_package_has_its_name(first: str) -> None:
+    said = _printed(
+        f"{first}\nimport perfnb\nfrom perfnb.record.frameworks import huggingface\nimport perfnb.record.marks\n"
+        "print(perfnb.record.__name__, perfnb.record.__module__, huggingface.__name__)"
+    )
+
+    assert said == "record perfnb.record.recorder perfnb.record.frameworks.huggingface"
 
 
 def test_other_submodules_are_bound_as_python_does() -> None:

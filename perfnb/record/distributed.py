@@ -13,7 +13,7 @@ DEAR: Final = "asking DDP how long backward waited would cost {share:.1%} of the
 CHANGED: Final = "this torch's DDP does not say how long backward waited: {error}"
 
 LARGEST_SHARE: Final = 0.01
-"""Of the training's time that asking may take; a question takes some 50 us, more with many parameters."""
+"""Of the training's time that asking may take; a question takes 50 to 100 us, more with many parameters."""
 
 _QUESTIONS_BEFORE_JUDGING: Final = 20
 _EVERY_ITERATION: Final = 1
@@ -75,12 +75,14 @@ class GradientExchange:
         start_ns = time.thread_time_ns()
         to_own_ns = time.perf_counter_ns() - time.time_ns()  # torch notes the clock of the day
         for module in self._modules():
+            if not getattr(module, "require_backward_grad_sync", True):
+                continue
             try:
                 ready_ns, arrived_ns = (moment + to_own_ns for moment in _times(module))
             except Exception as error:  # noqa: BLE001 - names of torch's without a promise: the training goes on without them
                 self._give_up(CHANGED.format(error=f"{type(error).__name__}: {error}"))
                 return 0
-            if entered_ns <= ready_ns <= arrived_ns <= left_ns:  # else they are of an earlier pass, as with no_sync
+            if entered_ns <= ready_ns <= arrived_ns <= left_ns:  # else they are of an earlier pass
                 waited += arrived_ns - ready_ns
         self._judge(time.thread_time_ns() - start_ns, left_ns)
         return min(waited, left_ns - entered_ns)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 from perfnb.record.distributed import GradientExchange
-from perfnb.record.frameworks import accelerate
+from perfnb.record.loader_hooks import LoaderHooks
 from perfnb.record.marks import Code, Marks
 from perfnb.record.module_hooks import ModuleHooks
 from perfnb.record.patches import Patch
-from perfnb.record.phases import DATA, SCALED_STEP
-from perfnb.record.seen_config import seen_of_iterator, seen_of_loader, seen_of_optimizer
+from perfnb.record.phases import SCALED_STEP
+from perfnb.record.seen_config import seen_of_optimizer
 
 COLLECTIVES: Final = (
     "all_reduce",
@@ -57,8 +56,6 @@ class Watch:
         Kinds of the optimizers that stepped.
     exchange
         Modules that exchange gradients inside backward.
-    is_loading_ahead
-        Whether batches are noted by who hands them on, see `note_batch`, not when they are loaded.
     """
 
     def __init__(self, marks: Marks, on_edge: Callable[[], None]) -> None:
@@ -68,6 +65,7 @@ class Watch:
         self.seen: dict[str, Any] = {}
         self.optimizers: list[str] = []
         self.modules = ModuleHooks(self)
+        self.loaders = LoaderHooks(self)
         self.exchange = GradientExchange()
         self.is_compiling: Callable[[], bool] = bool
         self.is_grad_enabled: Callable[[], bool] = bool
@@ -80,14 +78,6 @@ class Watch:
         self._stepped = False
         self._plain_tensor: Any = None
         self._is_loss_scaled = False
-        self._numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # of the loader's iterators
-        self._next_number = itertools.count(1)
-        self._asked: weakref.ref[Any] | None = None  # the iterator that was asked last
-        self._number = 0  # of it
-        self._waiting = (DATA, 0)  # the phase in which it is waited for
-        self._met: dict[int, tuple[dict[str, Any], tuple[int, ...]]] = {}  # what new ones use, until the training used them
-        self.is_loading_ahead = False
-        self._has_loader = False
 
     def is_elsewhere(self) -> bool:
         """Whether the caller runs in another thread or a forked process: none of that is this recording's."""
@@ -102,14 +92,12 @@ class Watch:
             Whether forward passes are watched.
         """
         import torch  # noqa: PLC0415 - torch only where it is used
-        import torch.utils.data.dataloader as loading  # noqa: PLC0415
         from torch.optim import optimizer as optimizers  # noqa: PLC0415
 
         self.is_compiling, self.is_grad_enabled = torch.compiler.is_compiling, torch.is_grad_enabled
         self._plain_tensor = torch.Tensor
         self._patches = [
-            Patch(loading.DataLoader, "__iter__", self._loader_iter),
-            Patch(loading._BaseDataLoaderIter, "__next__", self._next_batch),  # noqa: SLF001 - both kinds of iterator have this
+            *self.loaders.patches(),
             Patch(torch.autograd, "backward", self._backward),
             Patch(torch.amp.GradScaler, "scale", self._scaled_loss),
             Patch(torch.amp.GradScaler, "step", self._scaler_step),
@@ -123,7 +111,6 @@ class Watch:
             optimizers.register_optimizer_step_pre_hook(self._before_step),
             optimizers.register_optimizer_step_post_hook(self._after_step),
         ]
-        self._patches += accelerate.patches(self)
         if module_hooks:
             self.modules.search()
         reference = weakref.ref(self)
@@ -146,86 +133,12 @@ class Watch:
         self.marks.mark(Code.EDGE, phase)
         self.on_edge()
 
-    def note_batch(self, batch: Any) -> None:
-        """The training gets a batch, of the iterator that was asked last."""
-        if not self.is_elsewhere():
-            self.marks.note(Code.BATCH, (self._number, samples_of(batch)))
-
-    @contextlib.contextmanager
-    def loading_ahead(self) -> Iterator[None]:
-        """Batches that are loaded inside are for later: whoever hands them on notes them."""
-        before, self.is_loading_ahead = self.is_loading_ahead, True
-        try:
-            yield
-        finally:
-            self.is_loading_ahead = before
-
-    def _loader_iter(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def loader_iter(loader: Any) -> Any:
-            if self.is_elsewhere() or not self.is_grad_enabled():
-                return original(loader)
-            kept = getattr(loader, "_iterator", None)  # where workers are persistent
-            number = self._numbers.get(kept) if kept is not None else None
-            number = next(self._next_number) if number is None else number
-            self.marks.mark(Code.ENTER, (DATA, number))
-            try:
-                iterator = original(loader)
-            finally:
-                self.marks.mark(Code.LEAVE, (DATA, number))
-            self._meet_iterator(iterator, number, seen_of_loader(loader))
-            return iterator
-
-        return loader_iter
-
-    def _number_of(self, iterator: Any) -> int:
-        number = self._numbers.get(iterator)
-        if number is None:  # it was made before
-            number = next(self._next_number)
-            self._meet_iterator(iterator, number, seen_of_iterator(iterator))
-        return number
-
-    def _meet_iterator(self, iterator: Any, number: int, settings: dict[str, Any]) -> None:
-        self._numbers[iterator] = number
-        self.marks.note(Code.EPOCH, number)
-        pids = tuple(worker.pid for worker in getattr(iterator, "_workers", ()) if worker.pid)
-        self._met[number] = (settings, pids)
-        if not self._has_loader:
-            self._use(number)
-
-    def _use(self, number: int) -> None:
-        """The training uses an iterator: its settings and workers are those to be shown."""
-        settings, self.worker_pids = self._met[number]
-        self.seen.update(settings)
-        self._met, self._has_loader = {}, True
-
-    def _next_batch(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        marks = self.marks
-
-        def next_batch(iterator: Any) -> Any:
-            if self.is_elsewhere() or not self.is_grad_enabled():
-                return original(iterator)
-            if self._asked is None or self._asked() is not iterator:
-                self._asked, self._number = weakref.ref(iterator), self._number_of(iterator)
-                self._waiting = (DATA, self._number)
-            number, waiting = self._number, self._waiting
-            marks.mark(Code.ENTER, waiting)
-            try:
-                batch = original(iterator)
-            finally:
-                marks.mark(Code.LEAVE, waiting)
-            if not self.is_loading_ahead:
-                marks.note(Code.BATCH, (number, samples_of(batch)))
-            return batch
-
-        return next_batch
-
     def _backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def backward(tensors: Any, *arguments: Any, **named: Any) -> Any:
             if self.is_elsewhere() or self.is_compiling():
                 return original(tensors, *arguments, **named)
             marks, exchange = self.marks, self.exchange
-            if self._number in self._met:
-                self._use(self._number)
+            self.loaders.use()
             entered_ns = exchange.begin() if exchange.is_on else 0
             marks.mark(Code.ENTER, "backward")
             try:
@@ -332,27 +245,6 @@ class Watch:
         if self._first is None or self._first() is None:
             self._first = weakref.ref(optimizer)
             self.seen.update(seen_of_optimizer(optimizer))
-
-
-def samples_of(batch: Any) -> int | None:
-    """Number of samples of a batch: the length of its first tensor, else None.
-
-    Examples
-    --------
-    >>> samples_of("no tensor") is None
-    True
-    """
-    for _ in range(3):  # as deep as batches are nested: a list of dicts of tensors
-        shape = getattr(batch, "shape", None)
-        if shape is not None:
-            return int(shape[0]) if len(shape) else None
-        if isinstance(batch, (list, tuple)) and batch:
-            batch = batch[0]
-        elif isinstance(batch, Mapping) and batch:
-            batch = next(iter(batch.values()))
-        else:
-            return None
-    return None
 
 
 def _forget(reference: weakref.ref[Watch]) -> None:

@@ -36,8 +36,11 @@ class Code:
 
 
 Mark = tuple[Any, ...]
-"""One boundary: code, what, wall_ns; those of phases and steps (up to END) also cpu_ns, the line of schedstat as read last or
-None, and its event where a device is in use. A plain tuple: making anything better takes as long as reading a clock."""
+"""One boundary: code, what, wall_ns, and for those of phases and steps (up to END) cpu_ns, the line of schedstat as read last or
+None, and its event where a device is in use; None for the others. A plain tuple: making anything better takes as long as reading
+a clock."""
+
+_FIELDS: Final = 6
 
 
 class Marks:
@@ -46,7 +49,8 @@ class Marks:
     Attributes
     ----------
     queue
-        Marks not yet taken, oldest first; appending and taking are safe side by side.
+        Fields of the marks not yet taken, oldest first; leaving and taking marks are safe side by side. They lie one after the
+        other, not in tuples: hundreds of new containers would have Python collect garbage in the midst of the training.
     mark
         Leaves a mark with all clocks: `mark(code, what)`.
     note
@@ -57,21 +61,21 @@ class Marks:
 
     def __init__(self, event: Callable[[], Any] | None = None) -> None:
         """Clocks of the calling thread; `event` takes a mark on its device, where one is in use."""
-        self.queue: deque[Mark] = deque(maxlen=LONGEST_QUEUE)
+        self.queue: deque[Any] = deque(maxlen=_FIELDS * LONGEST_QUEUE)
         self._file = RunQueueFile()
         self.has_schedstat = self._file.descriptor is not None
         self.mark: Callable[[int, Any], None]
         self.with_events(event)
-        append, wall = self.queue.append, time.perf_counter_ns
+        extend, wall = self.queue.extend, time.perf_counter_ns
 
         def note(code: int, what: Any) -> None:
-            append((code, what, wall()))
+            extend((code, what, wall(), None, None, None))
 
         self.note = note
 
     def with_events(self, event: Callable[[], Any] | None) -> None:
         """From here on `mark` takes an event of the device too, or none."""
-        append, wall, cpu = self.queue.append, time.perf_counter_ns, time.thread_time_ns
+        extend, wall, cpu = self.queue.extend, time.perf_counter_ns, time.thread_time_ns
         schedstat = self._file.reader()
         looked = used = 0  # when the CPU clock was read, and what it said
         away, line = -QUIET_NS, schedstat()  # wall less CPU when the line was read: grows by the time away from the core
@@ -88,14 +92,14 @@ class Marks:
                     looked = now = wall()
                 if now - used - away > QUIET_NS:
                     away, line = now - used, schedstat()
-            append((code, what, now, spent, line) if event is None else (code, what, now, spent, line, event()))
+            extend((code, what, now, spent, line, None if event is None else event()))
 
         self.mark = mark
 
     def taken(self) -> list[Mark]:
         """The marks so far, which leave the queue."""
         take = self.queue.popleft
-        return [take() for _ in range(len(self.queue))]
+        return [(take(), take(), take(), take(), take(), take()) for _ in range(len(self.queue) // _FIELDS)]
 
     def close(self) -> None:
         """No more marks are left; those in the queue can still be taken."""

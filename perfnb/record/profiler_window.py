@@ -119,6 +119,8 @@ class ProfilerWindow:
     def _size(self) -> None:
         self._profiler.stop()
         self._marks.note(Code.PROFILER, 0)
+        if self._ranges is not None:
+            self._ranges.is_entering = False
         events = len(self._profiler.profiler.kineto_results.events())
         fitting = max(int(self._most_bytes / (max(events, 1) * BYTES_PER_EVENT)), 1)
         self._left = min(self._wanted, fitting)
@@ -184,7 +186,7 @@ class ProfilerWindow:
 
 
 class OpenRanges:
-    """Counts the ranges of `record_function` that were entered and not left.
+    """Counts the ranges of `record_function` that were entered while it counts, and not left.
 
     torch 2.13 keeps in a range where the profiler notes its end. Left after that profiler stopped and another started, it
     writes into memory that is no longer its own, and the process dies some time later. At the edge of a step the optimizer's
@@ -194,10 +196,13 @@ class OpenRanges:
     ----------
     count
         Ranges that are open.
+    is_entering
+        Whether ranges that are entered count, or only those that were.
     """
 
     def __init__(self, record_function: Any) -> None:
         """Count from here on; `record_function` is torch's class of that name."""
+        self.is_entering = True
         self._open: set[int] = set()
         self._patches = [
             Patch(record_function, "__enter__", self._entering),
@@ -216,7 +221,8 @@ class OpenRanges:
 
     def _entering(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def enter(entered: Any) -> Any:
-            self._open.add(id(entered))
+            if self.is_entering:
+                self._open.add(id(entered))
             return original(entered)
 
         return enter

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
-import re
 import shutil
 import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from perfnb.errors import RecordingError
 from perfnb.record.background import Background
-from perfnb.record.header import header, plain
-from perfnb.record.hooks import Watch, samples_of
-from perfnb.record.late_values import as_given
-from perfnb.record.marks import Code, Marks
+from perfnb.record.header import header
+from perfnb.record.hooks import Watch
+from perfnb.record.loop_marks import LoopMarks
+from perfnb.record.marks import Marks
 from perfnb.record.run_folder import FolderSink
 from perfnb.record.sink import MemorySink
 
 if TYPE_CHECKING:
     from perfnb.run import Run
 
-Item = TypeVar("Item")
-
 NO_TORCH: Final = "torch was not imported when the recording began: only steps and phases marked by hand are seen"
-_NAME: Final = re.compile(r"[A-Za-z_][\w .-]{0,63}")
 
 _active: Recorder | None = None
 _starting: Final = threading.Lock()
@@ -110,7 +105,7 @@ def active() -> Recorder | None:
     return _active
 
 
-class Recorder:
+class Recorder(LoopMarks):
     """A recording of this process's training; see `record`.
 
     Attributes
@@ -270,114 +265,6 @@ class Recorder:
         self._marks.close()
         background.stop()
         self._sink.close(state, reason)
-
-    def steps(self, iterable: Iterable[Item]) -> Iterator[Item]:
-        """The items of an iterable, usually a DataLoader, each with the work on it as one step.
-
-        Parameters
-        ----------
-        iterable
-            What the loop runs over; waiting for its next item is the phase `data`.
-
-        Yields
-        ------
-        item
-            As the iterable gives it.
-        """
-        marks, watch = self._marks, self._watch
-        if not self.is_recording or marks is None or watch is None:
-            yield from iterable
-            return
-        watch.by_hand = True
-        try:
-            marks.mark(Code.ENTER, "data")
-            iterator = iter(iterable)
-            while True:
-                try:
-                    item = next(iterator)
-                except StopIteration:
-                    return
-                finally:
-                    marks.mark(Code.LEAVE, "data")
-                if not hasattr(iterator, "_dataset_kind"):  # an iterator of torch's loader says its batches itself
-                    marks.note(Code.BATCH, samples_of(item))
-                yield item
-                watch.edge()
-                marks.mark(Code.ENTER, "data")
-        finally:
-            if watch.by_hand and self.is_recording:
-                marks.mark(Code.END, None)
-
-    @contextlib.contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """What runs inside is this phase of the step.
-
-        Parameters
-        ----------
-        name
-            data, transfer, forward, backward, communication, optimizer, or a name of your own.
-
-        Raises
-        ------
-        RecordingError
-            If the name is none: letters, digits, blanks and `_.-`, 64 at most.
-        """
-        if not _NAME.fullmatch(name):
-            message = f"{name[:80]!r} is no name of a phase: use letters, digits, blanks and _.-, 64 at most"
-            raise RecordingError(message)
-        marks = self._marks
-        if not self.is_recording or marks is None:
-            yield
-            return
-        marks.mark(Code.ENTER, name)
-        try:
-            yield
-        finally:
-            marks.mark(Code.LEAVE, name)
-
-    def step(self) -> None:
-        """A step ends here; from now on only these calls end steps, not the optimizer's."""
-        if self.is_recording and self._watch is not None:
-            self._watch.by_hand = True
-            self._watch.edge()
-
-    def log(self, step: int | None = None, **values: Any) -> None:
-        """Keep values of the training: loss, validation_loss, learning_rate, gradient_norm, tokens, or any name of your own.
-
-        Tensors of a device are not waited for: they are read once they are there.
-
-        Parameters
-        ----------
-        step
-            The step that they belong to; left out, the one under way, or between two the one that just ended.
-        **values
-            Name to a number, or to a tensor with one element.
-
-        Raises
-        ------
-        RecordingError
-            If a value is no number.
-        """
-        if not self.is_recording or self._marks is None:
-            return
-        given = {name: as_given(value) for name, value in values.items()}
-        wrong = [name for name, value in given.items() if value is None]
-        if wrong:
-            message = f"{', '.join(wrong)}: no single number; log numbers, or tensors with one element"
-            raise RecordingError(message)
-        for name, value in given.items():
-            self._marks.note(Code.VALUE, (name, value, True, step))
-
-    def note_config(self, **knobs: Any) -> None:
-        """Keep settings of the training that only the loop knows; those given to `record` come first.
-
-        Parameters
-        ----------
-        **knobs
-            Canonical name of a knob to its value.
-        """
-        if self._watch is not None:
-            self._watch.seen.update({name: plain(value) for name, value in knobs.items()})
 
     def _at_edge(self) -> None:
         if self._background is not None:

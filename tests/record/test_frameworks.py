@@ -57,6 +57,10 @@ def _metric(run: Run, name: str) -> list[float]:
     return run.metrics.loc[run.metrics["name"] == name, "value"].to_list()
 
 
+def _annotated_steps(run: Run) -> int:
+    return int(run.host_ops["name"].str.startswith("ProfilerStep").sum())
+
+
 class TestHuggingFace:
     @pytest.fixture
     def transformers(self) -> Any:
@@ -205,6 +209,13 @@ class TestHuggingFace:
         assert recorder.run.config["planned_steps"] == 8
         assert len(_metric(recorder.run, "global_step")) >= 8
 
+    def test_a_profiler_window_is_taken_inside_it(self, transformers: Any, tmp_path: Path) -> None:
+        callback = self._callback(tmp_path / "exp1", trace=2)
+
+        self._trainer(transformers, tmp_path, [callback], max_steps=20).train()
+
+        assert _annotated_steps(callback.recorder.run) == 2
+
     def test_a_recording_without_the_callback_sees_steps_and_batches(self, transformers: Any, tmp_path: Path) -> None:
         trainer = self._trainer(transformers, tmp_path, [], eval_strategy="steps", eval_steps=3)
 
@@ -262,7 +273,6 @@ class TestHuggingFace:
         assert later.run.recordings[0].state == "finished"
 
 
-
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*does not have many workers which may be a bottleneck:UserWarning")
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`:UserWarning")
@@ -303,10 +313,8 @@ class TestLightning:
 
     def _trainer(self, lightning: Any, folder: Path, callbacks: list[Any], **options: Any) -> Any:
         quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-        return lightning.Trainer(
-            **({"max_epochs": 1, "accelerator": "cpu", "default_root_dir": str(folder), "log_every_n_steps": 1} | quiet | options),
-            callbacks=callbacks,
-        )
+        settings = {"max_epochs": 1, "accelerator": "cpu", "default_root_dir": str(folder), "log_every_n_steps": 1}
+        return lightning.Trainer(**(settings | quiet | options), callbacks=callbacks)
 
     def _callback(self, *arguments: Any, **options: Any) -> Any:
         from perfnb.record.frameworks.lightning import RecordCallback  # noqa: PLC0415 - it loads lightning
@@ -413,6 +421,13 @@ class TestLightning:
         assert callback.recorder is recorder
         assert recorder.run.training["loss"].notna().sum() == 8
         assert recorder.run.config["strategy"] == "SingleDeviceStrategy"
+
+    def test_a_profiler_window_is_taken_inside_it(self, lightning: Any, tmp_path: Path) -> None:
+        callback = self._callback(trace=2)
+
+        self._trainer(lightning, tmp_path, [callback]).fit(self._module(lightning), self._loader(80))
+
+        assert _annotated_steps(callback.recorder.run) == 2
 
     def test_a_recording_without_the_callback_sees_steps_and_batches(self, lightning: Any, tmp_path: Path) -> None:
         with perfnb.record() as recorder:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from perfnb.record.hooks import COLLECTIVES, Watch, samples_of  # noqa: E402 - torch decides whether there is anything to test
+from perfnb.record.hooks import COLLECTIVES, Watch  # noqa: E402 - torch decides whether there is anything to test
+from perfnb.record.loader_hooks import samples_of  # noqa: E402
 from perfnb.record.marks import Marks  # noqa: E402
 from perfnb.record.phases import Folded, PhaseFold  # noqa: E402
 
@@ -384,7 +384,7 @@ def test_a_forked_child_is_not_seen() -> None:
         child = os.fork()
         if not child:
             _train(_model(), _loader(1))
-            os._exit(len(told.marks.queue))
+            os._exit(len(told.marks.taken()))
         _, status = os.waitpid(child, 0)
 
     assert os.waitstatus_to_exitcode(status) == 0

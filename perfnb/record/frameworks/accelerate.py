@@ -9,29 +9,29 @@ from typing import TYPE_CHECKING, Any, Final
 from perfnb.record.patches import Patch
 
 if TYPE_CHECKING:
-    from perfnb.record.hooks import Watch
+    from perfnb.record.loader_hooks import LoaderHooks
 
 _LOADERS: Final = ("DataLoaderShard", "DataLoaderDispatcher")
 
 
-def patches(watch: Watch) -> list[Patch]:
+def patches(loaders: LoaderHooks) -> list[Patch]:
     """Patches of Accelerate's loaders; none where it was not imported."""
     module = sys.modules.get("accelerate.data_loader")
-    found = [getattr(module, name, None) for name in _LOADERS]
-    return [Patch(loader, "__iter__", _ahead(watch)) for loader in found if loader is not None]
+    kinds = [getattr(module, name, None) for name in _LOADERS]
+    return [Patch(kind, "__iter__", _ahead(loaders)) for kind in kinds if kind is not None]
 
 
-def _ahead(watch: Watch) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _ahead(loaders: LoaderHooks) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def loader_iter(loader: Any) -> Iterator[Any]:
             batches = original(loader)
             while True:
-                with watch.loading_ahead():
+                with loaders.loading_ahead():
                     try:
                         batch = next(batches)
                     except StopIteration:
                         return
-                watch.note_batch(batch)
+                loaders.note_batch(batch)
                 yield batch
 
         return loader_iter

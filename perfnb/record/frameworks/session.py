@@ -54,12 +54,12 @@ class Session:
         """The trainer trains on this batch."""
         watch = self.recorder.watch if self.recorder is not None else None
         if watch is not None:
-            watch.note_batch(batch)
+            watch.loaders.note_batch(batch)
 
     def _say_batches(self, *, is_ahead: bool) -> None:
         watch = self.recorder.watch if self.recorder is not None else None
         if watch is not None:
-            watch.is_loading_ahead = is_ahead
+            watch.loaders.is_loading_ahead = is_ahead
 
     def end(self, state: str = "finished", reason: str = "") -> None:
         """The training ended; calling it again does nothing."""
