@@ -38,7 +38,7 @@ class Rows:
     notes: tuple[str, ...] = ()
 
 
-def rows_of(source: Source, label: str) -> Rows:
+def rows_of(source: Source | object, label: str) -> Rows:
     """The rows of one input.
 
     Parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -43,9 +43,10 @@ def samples_of(part: Part, row_us: Floats) -> Samples:
         If more memory is used than there is, or allocated than reserved, as sizes in different units are.
     """
     made = Samples(pd.DataFrame(), pd.DataFrame(), pd.DataFrame())
-    base = {"rank": part.rank if part.rank is not None else np.zeros(part.size), "time_us": row_us, "row": np.arange(part.size)}
+    base: dict[str, Any] = {"rank": part.rank if part.rank is not None else np.zeros(part.size), "time_us": row_us, "row": np.arange(part.size)}
     per_gpu = _per_gpu(part)
-    gpus, allocators = [], []
+    gpus: list[pd.DataFrame] = []
+    allocators: list[pd.DataFrame] = []
     for number, columns in per_gpu.items():
         device = part.gpu if number is None and part.gpu is not None else np.full(part.size, np.nan if number is None else number)
         _check_sizes(columns, number)
@@ -123,7 +124,7 @@ def _complete_sizes(columns: dict[tuple[str, str], Floats], made: Samples, numbe
             made.shares.append(("gpu_memory_used_share" if number is None else f"gpu_{number}_memory_used_share", used_share))
 
 
-def _host(part: Part, base: dict[str, Floats], made: Samples) -> pd.DataFrame:
+def _host(part: Part, base: dict[str, Any], made: Samples) -> pd.DataFrame:
     columns: dict[str, Floats] = {}
     for column, values in part.found:
         quantity = column.meaning.quantity

@@ -119,6 +119,7 @@ def _between(part: Part, moments: Floats | None) -> Floats:
 def _end_to_end(part: Part, length: Floats) -> Floats:
     if not np.isfinite(length).any():
         return np.full(part.size, np.nan)
+    assert part.rank is not None  # noqa: S101 - with_steps set it
     return np.asarray(pd.Series(np.nan_to_num(length)).groupby(part.rank).cumsum(), dtype=np.float64)
 
 
@@ -150,7 +151,7 @@ def _phases(
     part: Part, length: Floats, known: np.ndarray, notes: list[str], missing: dict[str, str]
 ) -> tuple[pd.DataFrame, Floats | None]:
     named = {column.meaning.quantity.column: values for column, values in part.found if column.meaning.quantity.table == "phases"}
-    wall = {phase: named[phase] for phase in PHASES if phase in named}
+    wall: dict[str, Floats] = {phase: named[phase] for phase in PHASES if phase in named}
     if not wall:
         missing["phases"] = "the log has no times of phases: log data_loading_time, forward_time, backward_time, optimizer_time"
         return pd.DataFrame(columns=["rank", "step", "phase", "wall_us"]), None
@@ -195,12 +196,12 @@ def _phases(
     if lacking.all():
         missing["phases.other"] = "no row has a time for each of its phases"
     assert part.rank is not None and part.step is not None  # noqa: S101, PT018 - with_steps set them
-    order = [*wall, "other"]
+    order: list[str] = [*wall, "other"]
     frame = pd.DataFrame(
         {
             "rank": np.repeat(part.rank[known].astype(np.int64), len(order)),
             "step": np.repeat(part.step[known].astype(np.int64), len(order)),
-            "phase": pd.Categorical.from_codes(np.tile(np.arange(len(order)), len(step)), order),
+            "phase": pd.Categorical(np.tile(order, len(step)), categories=order),
             "wall_us": np.vstack([table, other]).T.ravel(),
         }
     )

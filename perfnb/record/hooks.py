@@ -113,9 +113,7 @@ class Watch:
         ]
         if module_hooks:
             self.modules.search()
-        reference = weakref.ref(self)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=lambda: _forget(reference))
+        _LIVE.add(self)
 
     def remove(self) -> None:
         """Take every hook off; calling it again does nothing."""
@@ -247,8 +245,14 @@ class Watch:
             self.seen.update(seen_of_optimizer(optimizer))
 
 
-def _forget(reference: weakref.ref[Watch]) -> None:
+_LIVE: Final[weakref.WeakSet[Watch]] = weakref.WeakSet()
+
+
+def _forget() -> None:
     """A forked child, such as a loader's worker, is not watched."""
-    watch = reference()
-    if watch is not None:
+    for watch in _LIVE:
         watch._thread = -1  # noqa: SLF001 - the same file's
+
+
+if hasattr(os, "register_at_fork"):  # once: what is registered cannot be taken back
+    os.register_at_fork(after_in_child=_forget)

@@ -210,7 +210,7 @@ class Transfers:
         """See `Part`."""
         now_ns = self._clock()
         before_ns, self._before_ns = self._before_ns, now_ns
-        counters = {0: storage_and_calls(self._own.read())}
+        counters: dict[int, tuple[int, ...]] = {0: storage_and_calls(self._own.read())}
         for pid in self._files.keys() - self._workers.alive.keys():
             self._files.pop(pid).close()
         for pid in self._workers.alive:
@@ -219,7 +219,8 @@ class Transfers:
                 counters[pid] = storage_and_calls(file.read())
             except (ProcessLookupError, FileNotFoundError):
                 continue
-        before, self._before = self._before, counters
+        before = self._before
+        self._before = counters
         if before_ns is None or now_ns <= before_ns:
             return (None,) * len(self.columns)
         grown = [0] * len(self.columns)

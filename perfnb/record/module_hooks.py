@@ -103,7 +103,7 @@ class ModuleHooks:
             handle.remove()
         self._handles, self._is_searching = [], False
         if self._filter in warnings.filters:
-            warnings.filters.remove(self._filter)  # type: ignore[attr-defined] - a list, which typeshed shows as a sequence
+            warnings.filters.remove(self._filter)  # type: ignore[attr-defined]
         self._filter = None
         self._depth, self._marked = 0, -1
 

@@ -104,7 +104,7 @@ def joined(read: Sequence[OneRank], skipped: Sequence[str] = ()) -> Run:
     notes += [f"{one.path.name} lost its base time: its clock is not that of the other ranks" for one in lost]
     ordered = sorted(zip(ranks, read, strict=True), key=lambda pair: pair[0])
     placed = [shifted(one, rank, one.origin_ns if one in lost else origin) for rank, one in ordered]
-    made = {name: tables.conform(name, stacked([frames[name] for frames in placed])) for name in placed[0]}
+    made: dict[str, Any] = {name: tables.conform(name, stacked([frames[name] for frames in placed])) for name in placed[0]}
     if world_size is not None and len(ranks) < world_size:
         notes.append(f"read {len(ranks)} of {world_size} ranks: answers that need all of them say so")
     config, left = _config(paths[0], skipped)
