@@ -94,9 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     tutorial.set_defaults(answer=commands.tutorial)
 
     doctor = subparsers.add_parser("doctor", help="what this machine offers, and with PATH what a run can tell")
-    doctor.add_argument(
-        "path", type=Path, nargs="?", metavar="PATH", help="run folder, trace file, or folder of traces"
-    )
+    doctor.add_argument("path", type=Path, nargs="?", metavar="PATH", help="run folder, trace file, or folder of traces")
     doctor.set_defaults(answer=commands.doctor)
     return parser
 

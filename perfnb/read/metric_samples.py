@@ -43,7 +43,8 @@ def samples_of(part: Part, row_us: Floats) -> Samples:
         If more memory is used than there is, or allocated than reserved, as sizes in different units are.
     """
     made = Samples(pd.DataFrame(), pd.DataFrame(), pd.DataFrame())
-    base: dict[str, Any] = {"rank": part.rank if part.rank is not None else np.zeros(part.size), "time_us": row_us, "row": np.arange(part.size)}
+    rank = part.rank if part.rank is not None else np.zeros(part.size)
+    base: dict[str, Any] = {"rank": rank, "time_us": row_us, "row": np.arange(part.size)}
     per_gpu = _per_gpu(part)
     gpus: list[pd.DataFrame] = []
     allocators: list[pd.DataFrame] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,7 +45,7 @@ class _Scalar:
     """A tensor of a device as far as it is looked at before it is copied."""
 
     _version: int = 0
-    device: Any = field(default_factory=lambda: type("Device", (), {"type": "cuda"})())
+    device: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(type="cuda"))
 
     def detach(self) -> _Scalar:
         return self

@@ -23,6 +23,12 @@ def _loop(recorder: Recorder, steps: int = 5) -> None:
         recorder.log(loss=1.0 / (number + 1), reward=number)
 
 
+def _train_and_raise(recorder: Recorder, error: BaseException) -> None:
+    with recorder:
+        _loop(recorder, 3)
+        raise error
+
+
 def test_steps_and_phases_marked_by_hand_become_tables() -> None:
     with perfnb.record(hooks=False) as recorder:
         _loop(recorder)
@@ -75,9 +81,10 @@ def test_a_recording_of_the_users_own_ends_one_that_yields() -> None:
 
 
 def test_after_an_exception_the_run_says_so_and_nothing_is_active(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), perfnb.record(tmp_path / "run", hooks=False) as recorder:
-        _loop(recorder, 3)
-        raise ZeroDivisionError
+    recorder = perfnb.record(tmp_path / "run", hooks=False)
+
+    with pytest.raises(ZeroDivisionError):
+        _train_and_raise(recorder, ZeroDivisionError())
 
     assert active() is None
     assert (recorder.run.recordings[0].state, recorder.run.recordings[0].reason) == ("failed", "ZeroDivisionError")
@@ -86,9 +93,10 @@ def test_after_an_exception_the_run_says_so_and_nothing_is_active(tmp_path: Path
 
 
 def test_an_interrupt_is_kept_as_the_reason() -> None:
-    with pytest.raises(KeyboardInterrupt), perfnb.record(hooks=False) as recorder:
-        _loop(recorder, 2)
-        raise KeyboardInterrupt
+    recorder = perfnb.record(hooks=False)
+
+    with pytest.raises(KeyboardInterrupt):
+        _train_and_raise(recorder, KeyboardInterrupt())
 
     assert recorder.run.recordings[0].reason == "KeyboardInterrupt"
 
