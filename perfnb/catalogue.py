@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -35,10 +36,30 @@ def detectors() -> tuple[Detector, ...]:
     >>> [detector.name for detector in detectors()][:2]
     ['data_stall', 'host_sync']
     """
-    found = [
+    return in_order(
         getattr(import_module(f"perfnb.detectors.{file.name}"), file.name) for file in iter_modules(perfnb.detectors.__path__)
-    ]
-    return tuple(sorted(found, key=lambda each: (_FAMILIES.index(each.family), each.name)))
+    )
+
+
+def in_order(found: Iterable[Detector]) -> tuple[Detector, ...]:
+    """Detectors in the order in which they claim time: by family, bases last, by name; each after those that it names.
+
+    Raises
+    ------
+    ValueError
+        If some name one another in a circle.
+    """
+    left = sorted(found, key=lambda each: (_FAMILIES.index(each.family), each.is_base, each.name))
+    ordered: list[Detector] = []
+    while left:
+        waiting = {each.name for each in left}
+        first = next((each for each in left if not waiting.intersection(each.after)), None)
+        if first is None:
+            message = f"detectors wait for one another: {', '.join(sorted(waiting))}"
+            raise ValueError(message)
+        left.remove(first)
+        ordered.append(first)
+    return tuple(ordered)
 
 
 @cache

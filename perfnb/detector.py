@@ -14,21 +14,29 @@ from perfnb.errors import PerfnbError
 from perfnb.ledger import step_ledger
 from perfnb.run import Run
 from perfnb.tables import SCHEMAS, table_from_text
+from perfnb.work import rank_work
 
 Family = Literal["data", "device idle", "device compute", "communication", "imbalance", "host", "memory", "over time", "training"]
 FLAG_ABOVE: Final = 0.05
 """Default share of step time from which a loss is a finding: torch_tb_profiler 0.4.3 reports waits above 5 % of a step."""
 
-_OTHERS: Final = ("ledger", "config", "machine", "world_size")
+_OTHERS: Final = ("ledger", "work", "config", "machine", "world_size")
+
+Unit = Literal["time", "memory", "opportunity"]
+"""What a detector's loss is counted in: time of a step; bytes of a memory; nothing lost, but something unused."""
 
 
 class Unmeasured(PerfnbError):  # noqa: N818 - it is an answer, not a failure
     """Raised by a detector that cannot look at this run; the message says what is missing."""
 
 
+class ConfigHint(PerfnbError):  # noqa: N818 - as above
+    """Raised by a detector that sees trouble in the config alone; the message says which, and what would prove it."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DetectorExample:
-    """A small run and the share of step time that a detector must find lost in it."""
+    """A small run and the share of step time, or of memory, that a detector must find lost in it."""
 
     title: str
     run: Run
@@ -81,30 +89,38 @@ class Detector:
     function: DetectorFunction
     doc: str
     reads: tuple[str, ...] = field(default=())
+    unit: Unit = "time"
+    after: tuple[str, ...] = ()
+    is_base: bool = False
+    tier: int | None = None
+    upper_bound: bool = False
 
     def threshold(self, run: Run) -> float:
         """Share of step time from which a loss is a finding on this run's clock."""
         return self.flag_above if run.is_device_job or self.flag_above_on_host is None else self.flag_above_on_host
 
-    def evidence(self, run: Run, ledger: pd.DataFrame | None = None) -> pd.DataFrame:
+    def evidence(self, run: Run, ledger: pd.DataFrame | None = None, work: pd.DataFrame | None = None) -> pd.DataFrame:
         """Evidence of the bottleneck in a run; empty where nothing is lost.
 
         Parameters
         ----------
         run
             The run.
-        ledger
-            Its `step_ledger`, if it was made already.
+        ledger, work
+            Its `step_ledger` and the `rank_work` of it, of the steps that numbers rest on; made of all steps where not given.
 
         Returns
         -------
         pandas.DataFrame
-            Rows with rank and either start_us and duration_us, or step and lost_us; further columns explain.
+            Rows with rank and either start_us and duration_us, or step and lost_us; of memory device, bytes and capacity_bytes;
+            further columns explain.
 
         Raises
         ------
         Unmeasured
             If the run lacks what this detector reads.
+        ConfigHint
+            If only the config tells of it.
         """
         for name in (*self.needs, *(table for table in self.reads if table in SCHEMAS)):
             if name not in run.signals:
@@ -113,8 +129,9 @@ class Detector:
         for name in self.reads:
             if name in SCHEMAS:
                 given[name] = getattr(run, name)
-        if "ledger" in self.reads:
+        if "ledger" in self.reads or "work" in self.reads:
             given["ledger"] = step_ledger(run) if ledger is None else ledger
+            given["work"] = rank_work(given["ledger"]) if work is None else work  # type: ignore[arg-type]
         return self.function(**{name: given[name] for name in self.reads})
 
 
@@ -131,11 +148,17 @@ def detector(
     flag_above: float = FLAG_ABOVE,
     flag_above_on_host: float | None = None,
     recorded_only_when: str = "",
+    unit: Unit = "time",
+    after: tuple[str, ...] = (),
+    is_base: bool = False,
+    tier: int | None = None,
+    upper_bound: bool = False,
 ) -> Callable[[DetectorFunction], Detector]:
     """Make a function a detector.
 
-    The names of its parameters are what it reads: tables of a run, or `ledger`, `config`, `machine`, `world_size`; it gets
-    nothing else. It returns evidence; clipping to steps, severity, interval and floor are made by `perfnb.severity`.
+    The names of its parameters are what it reads: tables of a run, or `ledger`, `work` (see `perfnb.work.rank_work`), `config`,
+    `machine`, `world_size`; it gets nothing else. It returns evidence; clipping to steps, severity, interval and floor are made
+    by `perfnb.severity`, of memory by `perfnb.memory_loss`.
 
     Parameters
     ----------
@@ -159,6 +182,16 @@ def detector(
         Share of step time from which a loss is a finding; on the host clock another one may hold.
     recorded_only_when
         Why no recorded run shows it yet; empty where one does.
+    unit
+        What its loss is counted in; an opportunity loses nothing and is ranked apart.
+    after
+        Detectors that claim their time before this one: causes before what they are a case of.
+    is_base
+        Whether it is the heading of its family: it comes last and finds only what the causes leave.
+    tier
+        Tier of its signal where it is not that of the run's clock: 3 for samples.
+    upper_bound
+        Whether less than what it finds may be lost.
 
     Raises
     ------
@@ -188,6 +221,11 @@ def detector(
             function=function,
             doc=inspect.getdoc(function) or "",
             reads=reads,
+            unit=unit,
+            after=after,
+            is_base=is_base,
+            tier=tier,
+            upper_bound=upper_bound,
         )
 
     return made

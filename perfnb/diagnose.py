@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from typing import Final
 
 import numpy as np
@@ -10,13 +11,15 @@ import pandas as pd
 
 from perfnb.bootstrap import INTERVAL, resamples
 from perfnb.catalogue import detectors
-from perfnb.detector import Unmeasured
+from perfnb.detector import ConfigHint, Detector, Unmeasured
 from perfnb.errors import NoStepsError
-from perfnb.findings import Cleared, Diagnosis, Finding, NotMeasured
+from perfnb.findings import Cleared, Diagnosis, Finding, Hint, NotMeasured
+from perfnb.memory_loss import measure_memory
 from perfnb.run import Run
 from perfnb.severity import FEWEST_STEPS, Ground, measure
 
 _DRAWS: Final = 500
+_UNITS: Final = ("time", "memory", "opportunity")
 _LOGGER: Final = logging.getLogger(__name__)
 
 
@@ -40,32 +43,25 @@ def diagnose(run: Run) -> Diagnosis:
     >>> perfnb.diagnose(perfnb.read_trace("data/samples/healthy")).findings.empty
     True
     """
+    ground: Ground | NoStepsError
     try:
         ground = Ground.of(run)
     except NoStepsError as error:
-        unmeasured = tuple(NotMeasured(each.name, each.family, str(error)) for each in detectors())
-        return Diagnosis((), (), (), unmeasured, run_line=repr(run), notes=run.notes)
-    found: list[Finding] = []
-    cleared: list[Cleared] = []
-    unmeasured_list: list[NotMeasured] = []
-    for each in detectors():
-        try:
-            answer = measure(each, ground)
-        except Unmeasured as reason:
-            unmeasured_list.append(NotMeasured(each.name, each.family, str(reason)))
-        except Exception as error:
-            _LOGGER.warning("detector %s failed", each.name, exc_info=True)
-            unmeasured_list.append(NotMeasured(each.name, each.family, f"failed: {type(error).__name__}: {error}"))
-        else:
-            (found if isinstance(answer, Finding) else cleared).append(answer)  # type: ignore[arg-type]
-    found.sort(key=lambda finding: -finding.severity)
-    enough = len(ground.durations) >= FEWEST_STEPS and not ground.is_bound_only
+        ground = error
+    answers = [_answer(each, run, ground) for each in detectors()]
+    found = sorted((each for each in answers if isinstance(each, Finding)), key=_rank)
+    cleared = tuple(each for each in answers if isinstance(each, Cleared))
+    unmeasured = tuple(each for each in answers if isinstance(each, NotMeasured))
+    hints = tuple(each for each in answers if isinstance(each, Hint))
+    if isinstance(ground, NoStepsError):
+        return Diagnosis(tuple(found), (), cleared, unmeasured, run_line=repr(run), notes=run.notes, hints=hints)
+    sure = [each for each in found if each.unit != "time" or _is_sure(ground)]
     step_us, low_us, high_us = _mean(ground.durations)
     return Diagnosis(
-        found=tuple(found) if enough else (),
-        possible=() if enough else tuple(found),
-        cleared=tuple(cleared),
-        unmeasured=tuple(unmeasured_list),
+        found=tuple(sure),
+        possible=tuple(each for each in found if each not in sure),
+        cleared=cleared,
+        unmeasured=unmeasured,
         step_us=step_us,
         low_us=low_us,
         high_us=high_us,
@@ -73,7 +69,36 @@ def diagnose(run: Run) -> Diagnosis:
         parts=mean_parts(ground),
         run_line=repr(run),
         notes=run.notes,
+        hints=hints,
     )
+
+
+def _answer(detector: Detector, run: Run, ground: Ground | NoStepsError) -> Finding | Cleared | NotMeasured | Hint:
+    """What one detector says; a failure of its own hides no other's answer."""
+    try:
+        if detector.unit != "time":
+            return measure_memory(detector, run)
+        if isinstance(ground, NoStepsError):
+            return NotMeasured(detector.name, detector.family, str(ground))
+        return measure(detector, ground)
+    except Unmeasured as reason:
+        return NotMeasured(detector.name, detector.family, str(reason))
+    except ConfigHint as hint:
+        return Hint(detector.name, detector.family, str(hint))
+    except Exception as error:
+        _LOGGER.warning("detector %s failed", detector.name, exc_info=True)
+        failure = f"failed: {type(error).__name__}: {error}"
+        return NotMeasured(detector.name, detector.family, failure, traceback.format_exc())
+
+
+def _is_sure(ground: Ground) -> bool:
+    """Whether losses of time are findings: with few steps, or without the device's clock, they are possible at most."""
+    return len(ground.durations) >= FEWEST_STEPS and not ground.is_bound_only
+
+
+def _rank(finding: Finding) -> tuple[int, float]:
+    """Time first, then memory, then what is unused; each worst first: shares of different things are not compared."""
+    return _UNITS.index(finding.unit), -finding.severity
 
 
 def mean_parts(ground: Ground) -> pd.DataFrame:

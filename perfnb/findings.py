@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -21,6 +21,8 @@ FINDING_COLUMNS = (
     "ranks",
     "steps",
     "upper_bound",
+    "unit",
+    "lost_bytes",
     "summary",
 )
 CLEARED_COLUMNS = ("detector", "category", "severity", "flag_above", "summary")
@@ -36,7 +38,7 @@ class Finding:
     detector, category
         Which detector found it, and that detector's family.
     severity, low, high
-        Share of step time lost, 0 to 1, with its 80 % bootstrap interval over steps.
+        Share of step time (or of memory, see `unit`) lost, 0 to 1, with its 80 % bootstrap interval over steps.
     lost_us
         Mean time lost per step.
     confidence, record
@@ -51,6 +53,10 @@ class Finding:
         One sentence for people.
     upper_bound
         Whether less than `severity` may be lost.
+    unit
+        What `severity` is a share of: "time" of the step, "memory" of the device or host; "opportunity": nothing is lost.
+    lost_bytes
+        Memory lost; NaN where time is.
     """
 
     detector: str
@@ -67,6 +73,25 @@ class Finding:
     evidence: pd.DataFrame
     summary: str
     upper_bound: bool = False
+    unit: Literal["time", "memory", "opportunity"] = "time"
+    lost_bytes: float = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Only the config tells of trouble: never a finding, never ranked.
+
+    Attributes
+    ----------
+    detector, category
+        Which detector says so, and its family.
+    sentence
+        What the config tells, and what would show whether it costs anything.
+    """
+
+    detector: str
+    category: str
+    sentence: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +115,14 @@ class NotMeasured:
         Which detector could not look, and its family.
     reason
         What it lacks, in words.
+    traceback
+        Where it failed, if that is why; empty otherwise.
     """
 
     detector: str
     category: str
     reason: str
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,6 +149,8 @@ class Diagnosis:
         What was diagnosed, in words.
     notes
         Sentences of the reader that people should know.
+    hints
+        What only the config tells.
     """
 
     found: tuple[Finding, ...]
@@ -134,6 +164,7 @@ class Diagnosis:
     parts: pd.DataFrame = field(default_factory=pd.DataFrame)
     run_line: str = ""
     notes: tuple[str, ...] = ()
+    hints: tuple[Hint, ...] = ()
 
     @property
     def findings(self) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from perfnb.findings import Cleared, Finding
 from perfnb.intervals import clip, union
 from perfnb.ledger import step_ledger, used_steps
 from perfnb.run import Run
+from perfnb.track_record import confidence, record_of
 from perfnb.work import rank_work
 
 FEWEST_STEPS: Final = 3
@@ -26,7 +27,6 @@ LOWEST_LOW: Final = 0.03
 
 _DRAWS: Final = 500
 _FEWEST_FOR_BOOTSTRAP: Final = 10
-_HIGHEST_CONFIDENCE: Final = {1: 0.9, 2: 0.8, 3: 0.5}  # priors: device clock, host clock, samples
 
 Floats = NDArray[np.float64]
 
@@ -84,7 +84,12 @@ class Ground:
     @property
     def tier(self) -> int:
         """1 device clock, 2 host clock; one more where the edges of steps were inferred."""
-        return (1 if self.run.is_device_job else 2) + int(bool(self.steps["steps_inferred"].any()))
+        return (1 if self.run.is_device_job else 2) + int(self.tier_falls)
+
+    @property
+    def tier_falls(self) -> bool:
+        """Whether the edges of steps were inferred, which makes every signal worth less."""
+        return bool(self.steps["steps_inferred"].any())
 
 
 def measure(detector: Detector, ground: Ground) -> Finding | Cleared:
@@ -98,7 +103,7 @@ def measure(detector: Detector, ground: Ground) -> Finding | Cleared:
     Unmeasured
         If the run lacks what the detector reads.
     """
-    evidence = detector.evidence(ground.run, ground.ledger)
+    evidence = detector.evidence(ground.run, ground.ledger, ground.work)
     lost = lost_per_step(detector, evidence, ground)
     duration = ground.durations
     lost = lost.reindex(duration.index, fill_value=0.0)
@@ -110,6 +115,7 @@ def measure(detector: Detector, ground: Ground) -> Finding | Cleared:
             detector.name, detector.family, severity, threshold, f"{detector.title}: {text.share(severity)} of each step"
         )
     lost_us = float(lost.mean())
+    tier = ground.tier if detector.tier is None else detector.tier + int(ground.tier_falls)
     ranks = tuple(sorted({int(rank) for rank in evidence["rank"].unique()}))
     return Finding(
         detector=detector.name,
@@ -118,9 +124,9 @@ def measure(detector: Detector, ground: Ground) -> Finding | Cleared:
         low=low,
         high=high,
         lost_us=lost_us,
-        confidence=min(float((shares >= threshold).mean()) * _track_record(0, 0), _HIGHEST_CONFIDENCE[min(ground.tier, 3)]),
-        record="no record yet",
-        tier=ground.tier,
+        confidence=confidence(float((shares >= threshold).mean()), detector.name, tier),
+        record=record_of(detector.name, tier).words,
+        tier=tier,
         ranks=ranks,
         steps=tuple(int(step) for step in duration.index),
         evidence=_shown(evidence),
@@ -128,7 +134,9 @@ def measure(detector: Detector, ground: Ground) -> Finding | Cleared:
             f"{detector.title} takes {text.share(severity)} of each step: {text.duration(lost_us)} of "
             f"{text.duration(float(duration.mean()))} ({text.share(low)} to {text.share(high)})"
         ),
-        upper_bound=ground.is_bound_only or (len(ranks) < (ground.run.world_size or 1) and detector.family == "communication"),
+        upper_bound=detector.upper_bound
+        or ground.is_bound_only
+        or (len(ranks) < (ground.run.world_size or 1) and detector.family == "communication"),
     )
 
 
@@ -201,11 +209,6 @@ def _interval(lost: Floats, duration: Floats) -> tuple[float, float, Floats]:
     shares = lost[rows].sum(axis=1) / duration[rows].sum(axis=1)
     low, high = np.quantile(shares, INTERVAL)
     return float(low), float(high), shares
-
-
-def _track_record(right: int, wrong: int) -> float:
-    """Probability that a finding is right, from its detector's counts on held-out runs (Beta prior of one each)."""
-    return (1 + right) / (2 + right + wrong)
 
 
 def _shown(evidence: pd.DataFrame) -> pd.DataFrame:

@@ -111,21 +111,21 @@ def assumptions(answer: Prediction | Unknown) -> tuple[Block, ...]:
 
 
 def findings_table(findings: Sequence[Finding], caption: str) -> Table:
-    """Findings with their share of step time as a bar."""
+    """Findings with their share of step time, or of memory, as a bar."""
     rows = tuple(
         (
             item.detector,
             text.share(item.severity),
             text.share_range(item.low, item.high),
-            text.duration(item.lost_us),
+            text.duration(item.lost_us) if item.unit == "time" else f"{text.byte_size(item.lost_bytes)} of memory",
             f"{item.confidence:.2f}",
         )
         for item in findings
     )
     bars = tuple((item.severity, "#D55E00") for item in findings)
-    return Table(
-        caption, ("finding", "of step", "80 % interval", "lost per step", "confidence"), rows, frozenset({1, 2, 3, 4}), bars
-    )
+    only_time = all(item.unit == "time" for item in findings)
+    header = ("of step", "80 % interval", "lost per step") if only_time else ("share", "80 % interval", "lost per step, or bytes")
+    return Table(caption, ("finding", *header, "confidence"), rows, frozenset({1, 2, 3, 4}), bars)
 
 
 def cleared_table(cleared: Sequence[Cleared]) -> Table:
@@ -163,6 +163,9 @@ def verdict(diagnosis: Diagnosis) -> Verdict:
         return Verdict("?", f"Nothing to judge: {reasons[0]}")
     if diagnosis.possible:
         worst = diagnosis.possible[0]
+        if worst.upper_bound:
+            words = "The host alone was seen, and the device may hide any part of what it does"
+            return Verdict("?", f"{words}. At most: {worst.summary}", f"{worst.detector}, tier {worst.tier}")
         steps = text.count(len(worst.steps), "step")
         return Verdict(
             "?", f"Too short to judge: {steps}, 3 needed. Possible: {worst.summary}", f"{worst.detector}, tier {worst.tier}"
@@ -198,11 +201,16 @@ def rest(diagnosis: Diagnosis) -> list[Block]:
     nothing_found = not diagnosis.found and not diagnosis.possible
     sections: list[Block] = []
     if diagnosis.possible:
-        title = f"Possible, with too few steps to be sure ({len(diagnosis.possible)})"
+        short = all(item.upper_bound is False for item in diagnosis.possible)
+        why = "with too few steps to be sure" if short else "at most: the device may hide any part of it"
+        title = f"Possible, {why} ({len(diagnosis.possible)})"
         sections.append(Section(title, (findings_table(diagnosis.possible, ""),)))
     if diagnosis.cleared:
         title = f"Not limiting ({len(diagnosis.cleared)})"
         sections.append(Section(title, (cleared_table(diagnosis.cleared),), folded=not nothing_found))
+    if diagnosis.hints:
+        words = Items(tuple(f"{item.detector}: {item.sentence}" for item in diagnosis.hints))
+        sections.append(Section(f"Hints of the config alone ({len(diagnosis.hints)})", (words,)))
     if diagnosis.unmeasured:
         sections.append(Section(f"Not measured ({len(diagnosis.unmeasured)})", (unmeasured_table(diagnosis.unmeasured),)))
     if diagnosis.notes:
