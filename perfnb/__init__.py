@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from perfnb.read.metrics import read_metrics
     from perfnb.read.run_folder import read_run
     from perfnb.read.training_log import read_training_log
-    from perfnb.record.recorder import Recorder, record, step
+    from perfnb.record.begin import record
+    from perfnb.record.recorder import Recorder, step
     from perfnb.run import Machine, Recording, Run
     from perfnb.suggest import plan, suggest
     from perfnb.summarize import RankSummary, summarize_ranks
@@ -117,7 +118,7 @@ _PLACES: Final = MappingProxyType(
         "read_run": "perfnb.read.run_folder",
         "read_trace": "perfnb.read.kineto:read_kineto",
         "read_training_log": "perfnb.read.training_log",
-        "record": "perfnb.record.recorder",
+        "record": "perfnb.record.begin",
         "step": "perfnb.record.recorder",
         "step_ledger": "perfnb.ledger",
         "step_timeline_chart": "perfnb.charts",

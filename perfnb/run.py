@@ -157,8 +157,12 @@ class Run:
         """One line: what was read and how much."""
         ranks = self.ranks
         of = f" of {self.world_size}" if self.world_size and self.world_size != len(ranks) else ""
+        events = (
+            f", {len(self.host_ops):,} host ops, {len(self.device_ops):,} device ops, {len(self.collectives):,} collectives"
+            if not self.recordings or self.has_window
+            else ""
+        )
         return (
             f"Run({', '.join(self.source[:_SHOWN_FILES])}{', ...' if len(self.source) > _SHOWN_FILES else ''}: "
-            f"{len(ranks)}{of} rank{'s' if len(ranks) != 1 else ''}, {self.steps['step'].nunique()} steps, "
-            f"{len(self.host_ops):,} host ops, {len(self.device_ops):,} device ops, {len(self.collectives):,} collectives)"
+            f"{len(ranks)}{of} rank{'s' if len(ranks) != 1 else ''}, {self.steps['step'].nunique()} steps{events})"
         )

@@ -105,7 +105,7 @@ def test_record_is_the_function_although_a_package_has_its_name(first: str) -> N
         "print(perfnb.record.__name__, perfnb.record.__module__, huggingface.__name__)"
     )
 
-    assert said == "record perfnb.record.recorder perfnb.record.frameworks.huggingface"
+    assert said == "record perfnb.record.begin perfnb.record.frameworks.huggingface"
 
 
 def test_other_submodules_are_bound_as_python_does() -> None:

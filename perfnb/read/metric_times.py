@@ -67,7 +67,9 @@ def times_of(part: Part, origin_us: float) -> Times:
         _check_moments(part, length, moments)
     known = np.isfinite(length) & (length > 0.0)
     if not inferred and len(known) > known.sum() > 0:
-        notes.append(f"{count(int((~known).sum()), 'row')} of {len(known):,} without a step time are not in the table of steps")
+        notes.append(
+            f"{count(int((~known).sum()), 'row')} of {len(known):,} without a step time above 0 are not in the table of steps"
+        )
     elif not inferred and not known.any() and "steps" not in missing:
         missing["steps"] = "no row has a step time above 0"
     if moments is None:
@@ -120,6 +122,7 @@ def _end_to_end(part: Part, length: Floats) -> Floats:
     if not np.isfinite(length).any():
         return np.full(part.size, np.nan)
     assert part.rank is not None  # noqa: S101 - with_steps set it
+    length = np.where(length > 0, length, np.nan)  # what took no time, or less, moves nothing
     return np.asarray(pd.Series(np.nan_to_num(length)).groupby(part.rank).cumsum(), dtype=np.float64)
 
 

@@ -41,7 +41,7 @@ _ABSENT: Final = MappingProxyType(
 
 
 def read_metrics(
-    training_metrics: Source,
+    training_metrics: Source | None,
     memory_snapshots: Source | None = None,
     system_metrics: Source | None = None,
     config: Mapping[str, Any] | None = None,
@@ -92,6 +92,9 @@ def read_metrics(
         ("memory_snapshots", memory_snapshots),
         ("system_metrics", system_metrics),
     )
+    if training_metrics is None:  # a caller without types
+        message = "training_metrics is None: pass a list of dicts, a dict of lists, a DataFrame or a path"
+        raise LogFormatError(message)
     read = [rows_of(source, label) for label, source in inputs if source is not None]
     return run_of_rows(read, config, units=units, rank=rank)
 

@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 _LARGEST: Final = 2**63
+_DEEPEST: Final = 40  # a recorder writes 20
 _SPELLED: Final = {NOT_A_NUMBER: float("nan"), INFINITE: float("inf"), NEGATIVE_INFINITE: float("-inf")}
 
 
@@ -106,14 +107,19 @@ def floats(values: Sequence[Any]) -> tuple[Floats, Bools]:
     return np.array([np.nan if value is None else value for value in kept], dtype=np.float64), known
 
 
-def restored(value: Any) -> Any:
-    """A value of a config with the floats that JSON lacks; a text that reads like one of them becomes it too."""
+def restored(value: Any, depth: int = 0) -> Any:
+    """A value of a config with the floats that JSON lacks; a text that reads like one of them becomes it too.
+
+    What is nested deeper than a recorder writes it is cut off there.
+    """
     if isinstance(value, str):
         return _SPELLED.get(value, value)
+    if isinstance(value, (Mapping, list)) and depth >= _DEEPEST:
+        return "..."
     if isinstance(value, Mapping):
-        return {key: restored(item) for key, item in value.items()}
+        return {key: restored(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list):
-        return [restored(item) for item in value]
+        return [restored(item, depth + 1) for item in value]
     return value
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, Protocol, cast
 import numpy as np
 import pandas as pd
 
+from perfnb import text
 from perfnb.read.recorded_columns import Columns, restored, table_of, texts
 from perfnb.read.recorded_steps import Told, microseconds, phases_of, steps_of
 from perfnb.read.recorded_traces import is_within, traced
@@ -26,6 +27,7 @@ _EVENTS: Final = (
 )
 _ENDS: Final = (*_EVENTS, ("steps", "end_ns"), ("host_ops", "end_ns"), ("notes", "time_ns"), ("costs", "time_ns"))
 _SAMPLED: Final = ("allocator", "gpu_samples", "host_samples")
+_LONGEST_NOTE: Final = 300
 _STATES: Final = ("finished", "failed", "running", "killed")
 
 
@@ -94,7 +96,8 @@ def rank_tables(recorded: _Recorded, origin_ns: int) -> RankTables:
     steps = steps_of(columns["steps"], origin_ns, told)
     ended = recorded.state in ("finished", "failed")
     told.frames["phases"] = phases_of(columns["phases"], steps, told, is_whole=ended)
-    values_of(columns["values"], origin_ns, told)
+    unclear = "loss" in columns["gaps"].values("column")
+    values_of(columns["values"], origin_ns, told, is_loss_unclear=unclear)
     for table in _SAMPLED:
         told.frames[table] = _sampled(table, columns[table], origin_ns, str(header.get("host", "")))
     windows = traced(columns["windows"], rank, getattr(recorded, "rank_folder", None), origin_ns)
@@ -105,7 +108,7 @@ def rank_tables(recorded: _Recorded, origin_ns: int) -> RankTables:
     if len(own):
         told.frames["host_ops"] = _both(windows.frames.get("host_ops"), own)
     told.frames["gaps"] = _gaps(columns["gaps"], origin_ns, told.gaps)
-    said = [str(note) for note in columns["notes"].values("note") if note is not None]
+    said = [text.clean(str(note), _LONGEST_NOTE) for note in columns["notes"].values("note") if note is not None]
     return RankTables(
         rank=rank,
         frames=told.frames,

@@ -17,7 +17,7 @@ _OF_TRAINING: Final = tuple(name for name in SCHEMAS["training"] if name not in 
 _TELLING: Final = ("loss", "gradient_norm")  # a training whose loss or gradient is not finite has diverged
 
 
-def values_of(columns: Columns, origin_ns: int, told: Told) -> None:
+def values_of(columns: Columns, origin_ns: int, told: Told, *, is_loss_unclear: bool = False) -> None:
     """Put the tables training and metrics of the rows of `values` among a rank's frames, without the rank."""
     step, has_step = columns.integers("step")
     time, has_time = columns.integers("time_ns")
@@ -36,7 +36,8 @@ def values_of(columns: Columns, origin_ns: int, told: Told) -> None:
     in_training = rows["name"].isin(_OF_TRAINING).to_numpy() & has_step
     told.frames["training"] = _training(rows[in_training & given], told)
     rest = rows[~in_training & given].reset_index(drop=True)
-    _take_loss(rest, told)
+    if not is_loss_unclear:
+        _take_loss(rest, told)
     told.frames["metrics"] = rest.assign(name=rest["name"].cat.remove_unused_categories())
 
 

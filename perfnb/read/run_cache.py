@@ -80,7 +80,7 @@ def load(place: Path | None) -> Run | None:
         return None
 
 
-def save(place: Path | None, run: Run) -> None:
+def keep(place: Path | None, run: Run) -> None:
     """Keep a run at a place of `place_of`; where that cannot be done, nothing is kept and nothing raised."""
     if place is None:
         return

@@ -70,7 +70,7 @@ def read_run(folder: str | PathLike[str]) -> Run:
     read, strangers = _of_one_job(read)
     run = run_of(read, source=[path.resolve().name], notes=[*skipped, *strangers])
     if all(each.state != "running" for each in read):
-        run_cache.save(place, run)
+        run_cache.keep(place, run)
     return run
 
 

@@ -17,9 +17,9 @@ from perfnb.record.device_events import DeviceEvents
 from perfnb.record.gaps import Gaps
 from perfnb.record.gc_pauses import CollectorPauses
 from perfnb.record.gpu import GpuCollector
-from perfnb.record.header import plain
 from perfnb.record.hooks import Watch
 from perfnb.record.host import HostCollector
+from perfnb.record.json_rows import json_value
 from perfnb.record.late_values import LateValues
 from perfnb.record.marks import QUIET_NS, Code, Mark, Marks
 from perfnb.record.nvidia import NoDevices, devices
@@ -80,6 +80,12 @@ class Background:
         self._told: set[str] = set()
         self._unseen: set[str] = set()
         self._gaps = Gaps()
+        self._parts: list[tuple[str, str, Callable[[int], None]]] = [
+            ("phases", "forward", self._follow_modules),
+            ("allocator", "", self._ask_allocator),
+            ("config", "", self._look),
+            ("training", "", self._copy_values),
+        ]
         self.edges = 0
         self._drop_modules = False
 
@@ -93,24 +99,35 @@ class Background:
             from perfnb.record.profiler_window import ProfilerWindow  # noqa: PLC0415 - only for those who ask for it
 
             self._window = ProfilerWindow(trace, trace_folder, sink, self._marks, self._note)
+        self._pauses.listen()
         self._sampler = Sampler(sink, [self._host, self._gpu], [self.drain], gaps=self._gaps)
         self._sampler.start()
 
     def at_edge(self) -> None:
         """A step ended: what has to be done on the training thread."""
         edge, self.edges = self.edges, self.edges + 1
-        modules = self._watch.modules
+        for part in self._parts:
+            try:
+                part[2](edge)
+            except Exception as error:  # noqa: BLE001 - the training goes on, whatever fails here; that part ends
+                self._parts = [each for each in self._parts if each is not part]
+                table, column, _ = part
+                self._gap(table, column or None, f"failed: {type(error).__name__}: {error}")
+        if self._window is not None:
+            self._window.at_edge()
+
+    def _follow_modules(self, edge: int) -> None:
         if self._drop_modules:
-            modules.remove()
+            self._watch.modules.remove()
         else:
-            modules.at_edge(edge)
+            self._watch.modules.at_edge(edge)
+
+    def _ask_allocator(self, _edge: int) -> None:
         if self._allocator is not None:
             for row in self._allocator.rows():
                 self._marks.note(Code.ROW, ("allocator", row))
-        if self._window is not None:
-            self._window.at_edge()
-        if edge % LOOK_EVERY_STEPS == 0:
-            self._look()
+
+    def _copy_values(self, edge: int) -> None:
         if edge % COPY_EVERY_STEPS == 0 and self._values.has_waiting:
             self._values.start_copy()
 
@@ -121,19 +138,31 @@ class Background:
 
     def stop(self) -> None:
         """Write what is left and end; called on the training thread once no more marks come."""
-        if self._window is not None:
-            self._window.close()
-        self._pauses.close()
-        with self._lock:
+        try:
+            if self._window is not None:
+                self._window.close()
+            with self._lock:
+                self._take_rest()
+        finally:  # also where the last copy was interrupted, or failed: nothing may be left at work
+            self._close()
+        self._write_cost()
+
+    def _take_rest(self) -> None:
+        try:
             if self._values.has_waiting:
                 self._values.start_copy()
             self._values.wait()
-            self._drain(wait=True)
-            self._write("values", self._values.rest())
-            self._note_gaps()
+        except Exception as error:  # noqa: BLE001 - as in `at_edge`
+            self._gap("training", None, f"failed: {type(error).__name__}: {error}")
+        self._drain(wait=True)
+        self._write("values", self._values.rest())
+        self._note_gaps()
+
+    def _close(self) -> None:
+        """Nothing listens or samples any more; also of one that never started."""
+        self._pauses.close()
         if self._sampler is not None:
             self._sampler.stop()  # writes the gaps
-        self._write_cost()
 
     def _drain(self, *, wait: bool) -> None:
         marks = self._marks.taken()
@@ -160,7 +189,7 @@ class Background:
         """Settings that are new or changed since they were written."""
         seen = dict(self._watch.seen)
         new = {knob: value for knob, value in seen.items() if self._seen.get(knob, self) != value}
-        self._write("config", [(time.perf_counter_ns(), knob, plain(value)) for knob, value in new.items()])
+        self._write("config", [(time.perf_counter_ns(), knob, json_value(value)) for knob, value in new.items()])
         self._seen |= new
         for reason in self._watch.exchange.unseen - self._unseen:
             self._unseen.add(reason)
@@ -177,20 +206,26 @@ class Background:
             self._told.add(sentence)
             self._write("notes", [(time.perf_counter_ns(), sentence)])
 
-    def _look(self) -> None:
+    def _look(self, edge: int) -> None:
         """What the training uses by now, as only its own thread can see it."""
         torch = sys.modules.get("torch")
-        if torch is None:
+        if torch is None or edge % LOOK_EVERY_STEPS:
             return
         self._watch.seen.update(seen_of_torch(torch))
-        if self._allocator is None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        if self._allocator is None and torch.cuda.is_initialized():
             self._allocator = AllocatorCollector()
             self._watch.seen["device"] = "cuda"
-            self._gpu.set_uuids([str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)])
             self._marks.with_events(self._events.take)
+            uuid = getattr(torch.cuda.get_device_properties(torch.cuda.current_device()), "uuid", None)  # older torch has none
+            if uuid is not None:
+                self._gpu.set_uuids([str(uuid)])
 
     def _judge_cost(self, marks: list[Mark], steps: list[Any], began: int) -> None:
         """Add up what the hooks cost, and let those of modules go where they cost too much of a short step."""
+        if self._watch.is_marked_elsewhere:
+            self._note(
+                "phases and steps that another thread marked are left out: its clocks are not those of the training thread"
+            )
         boundaries = sum(mark[0] <= Code.END for mark in marks)
         self._boundaries += boundaries
         forwards = sum(mark[1] == "forward" for mark in marks)
@@ -206,12 +241,15 @@ class Background:
         sampler_ns = self._sampler.cpu_ns if self._sampler is not None else 0
         self._write("costs", [(time.perf_counter_ns(), hook_ns, self._fold.step, sampler_ns)])
 
-    def _gap(self, table: str, column: str, reason: str, count: int = 1) -> None:
+    def _gap(self, table: str, column: str | None, reason: str, count: int = 1) -> None:
         self._gaps.note(table, column, None, reason, time.perf_counter_ns(), count)
 
     def _note_gaps(self) -> None:
         for (name, reason), count in self._values.lost.items():
             self._gap("training", name, reason, count)
+        if self._fold.unclear_loss:
+            self._gap("training", "loss", self._fold.unclear_loss)
+            self._gap("training", "micro_batches", self._fold.unclear_loss)
         if self._fold.forwards and not self._fold.step:
             self._note(f"no optimizer step ended ({self._fold.forwards} forward passes were seen)")
 

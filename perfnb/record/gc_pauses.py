@@ -17,6 +17,9 @@ class CollectorPauses:
         self._thread = threading.get_ident()
         self._rows: deque[tuple[Any, ...]] = deque()
         self._start_ns = 0
+
+    def listen(self) -> None:
+        """Begin."""
         gc.callbacks.append(self._ran)
 
     def rows(self) -> list[tuple[Any, ...]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import perfnb
+from perfnb.record.json_rows import json_value
 from perfnb.record.rows import COLUMNS, SCHEMA_VERSION
 
 RANK_VARIABLES: Final = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
@@ -70,27 +71,10 @@ def header(config: Mapping[str, Any] | None, devices: Mapping[str, Any], cpu_cap
         "boot": _boot(),
         "monotonic_ns": time.perf_counter_ns(),
         "wall_ns": time.time_ns(),
-        "config": {str(knob): plain(value) for knob, value in (config or {}).items()},
+        "config": json_value(dict(config or {})),
         "machine": {**devices, "cpu_capacity": cpu_capacity},
         "versions": {"perfnb": perfnb.__version__, "python": platform.python_version(), "torch": _version("torch")},
     }
-
-
-def plain(value: Any) -> Any:
-    """A config's value as JSON can hold it; what it cannot becomes its text, shortened.
-
-    Examples
-    --------
-    >>> plain({"betas": (0.9, 0.999), "dtype": complex})
-    {'betas': [0.9, 0.999], 'dtype': "<class 'complex'>"}
-    """
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return str(value)[:200]
 
 
 def _boot() -> str:

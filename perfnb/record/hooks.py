@@ -13,7 +13,7 @@ from typing import Any, Final
 from perfnb.record.distributed import GradientExchange
 from perfnb.record.loader_hooks import LoaderHooks
 from perfnb.record.marks import Code, Marks
-from perfnb.record.module_hooks import ModuleHooks
+from perfnb.record.module_hooks import ModuleHooks, without_hooks
 from perfnb.record.patches import Patch
 from perfnb.record.phases import SCALED_STEP
 from perfnb.record.seen_config import seen_of_optimizer
@@ -56,6 +56,8 @@ class Watch:
         Kinds of the optimizers that stepped.
     exchange
         Modules that exchange gradients inside backward.
+    is_marked_elsewhere
+        Whether another thread marked phases or steps by hand.
     """
 
     def __init__(self, marks: Marks, on_edge: Callable[[], None]) -> None:
@@ -78,6 +80,7 @@ class Watch:
         self._stepped = False
         self._plain_tensor: Any = None
         self._is_loss_scaled = False
+        self.is_marked_elsewhere = False
 
     def is_elsewhere(self) -> bool:
         """Whether the caller runs in another thread or a forked process: none of that is this recording's."""
@@ -101,7 +104,9 @@ class Watch:
             Patch(torch.autograd, "backward", self._backward),
             Patch(torch.amp.GradScaler, "scale", self._scaled_loss),
             Patch(torch.amp.GradScaler, "step", self._scaler_step),
-            Patch(torch.nn.utils, "clip_grad_norm_", self._clipped),
+            Patch(torch.jit, "script", self.modules.scripting),
+            Patch(torch.nn.Module, "__reduce_ex__", without_hooks),
+            self._clipping(torch),
         ]
         if torch.distributed.is_available():
             self._patches += [
@@ -117,7 +122,7 @@ class Watch:
 
     def remove(self) -> None:
         """Take every hook off; calling it again does nothing."""
-        self.modules.remove()
+        self.modules.close()
         for handle in self._handles:
             handle.remove()
         for patch in self._patches:
@@ -186,15 +191,32 @@ class Watch:
 
         return step
 
+    def _clipping(self, torch: Any) -> Patch:
+        """What clip_grad_norm_ itself calls, so that those who imported it before are seen too; older torch has none."""
+        clipping = torch.nn.utils.clip_grad
+        if hasattr(clipping, "_clip_grads_with_norm_"):
+            return Patch(clipping, "_clip_grads_with_norm_", self._clipped_with)
+        return Patch(torch.nn.utils, "clip_grad_norm_", self._clipped)
+
+    def _clipped_with(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def clip_grads_with_norm_(parameters: Any, max_norm: Any, total_norm: Any, *arguments: Any, **named: Any) -> Any:
+            self._note_clipping(total_norm, max_norm)
+            return original(parameters, max_norm, total_norm, *arguments, **named)
+
+        return clip_grads_with_norm_
+
     def _clipped(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def clip_grad_norm_(parameters: Any, max_norm: Any, *arguments: Any, **named: Any) -> Any:
             norm = original(parameters, max_norm, *arguments, **named)
-            if not self.is_elsewhere():
-                self.marks.note(Code.VALUE, ("gradient_norm", norm.detach(), False, None))
-                self.marks.note(Code.VALUE, ("clip_norm", max_norm, False, None))
+            self._note_clipping(norm, max_norm)
             return norm
 
         return clip_grad_norm_
+
+    def _note_clipping(self, norm: Any, max_norm: Any) -> None:
+        if not (self.is_elsewhere() or self.is_compiling()):
+            for name, value in (("gradient_norm", norm), ("clip_norm", max_norm)):
+                self.marks.note(Code.VALUE, (name, value.detach() if hasattr(value, "detach") else value, False, None))
 
     def _collective(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def collective(*arguments: Any, **named: Any) -> Any:
@@ -219,7 +241,9 @@ class Watch:
         if not self._is_first(optimizer):
             self._meet(optimizer)
         if self._is_first(optimizer):
-            self.marks.note(Code.VALUE, ("learning_rate", optimizer.param_groups[0]["lr"], False, None))
+            rate = optimizer.param_groups[0].get("lr")
+            if rate is not None:
+                self.marks.note(Code.VALUE, ("learning_rate", rate, False, None))
         if self._scaler is None:
             self._ended(optimizer, "optimizer")
         else:  # the scaler's own step ends it

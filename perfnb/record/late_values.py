@@ -51,8 +51,11 @@ class LateValues:
         """Rows of the table `values` that are known by now: of these values, and of earlier ones whose copy arrived."""
         known = [row for copy in self._arrived() for row in self._read(copy.values, copy.numbers)]
         for value in values:
-            if _on_device(value.value):
+            kind = _device_of(value.value)
+            if kind == "cuda":
                 self._waiting.append(value)
+            elif kind != "cpu":
+                self._lose(value.name, f"values on {kind} are not read: nothing there copies without waiting")
             else:
                 known += self._read([value], [value.value])
         return self._added_up(known)
@@ -128,7 +131,7 @@ def as_given(value: Any) -> Any:
     >>> as_given(3), as_given("three")
     (3.0, None)
     """
-    if _on_device(value):
+    if _device_of(value) != "cpu":
         return Versioned(value.detach(), value._version)  # noqa: SLF001 - see `LateValues.start_copy`
     try:
         return float(value.detach() if hasattr(value, "detach") else value)  # torch warns of a tensor that has a gradient
@@ -136,5 +139,6 @@ def as_given(value: Any) -> Any:
         return None
 
 
-def _on_device(value: Any) -> bool:
-    return isinstance(value, Versioned) or getattr(getattr(value, "device", None), "type", "cpu") != "cpu"
+def _device_of(value: Any) -> str:
+    tensor = value.tensor if isinstance(value, Versioned) else value
+    return str(getattr(getattr(tensor, "device", None), "type", "cpu"))

@@ -8,14 +8,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final, TypeVar
 
 from perfnb.errors import RecordingError
-from perfnb.record.header import plain
 from perfnb.record.hooks import Watch
+from perfnb.record.json_rows import json_value
 from perfnb.record.late_values import as_given
 from perfnb.record.loader_hooks import samples_of
 from perfnb.record.marks import Code, Marks
 
 Item = TypeVar("Item")
 
+_LARGEST_STEP: Final = 2**53
 _NAME: Final = re.compile(r"[A-Za-z_][\w .-]{0,63}")
 
 
@@ -24,6 +25,7 @@ class LoopMarks:
 
     _marks: Marks | None
     _watch: Watch | None
+    _is_looping = False
 
     @property
     def is_recording(self) -> bool:
@@ -47,7 +49,12 @@ class LoopMarks:
         if not self.is_recording or marks is None or watch is None:
             yield from iterable
             return
-        watch.by_hand = True
+        if watch.is_elsewhere() or self._is_looping:  # within a loop over steps these are no steps of their own
+            watch.is_marked_elsewhere |= watch.is_elsewhere()
+            yield from iterable
+            return
+        before, watch.by_hand = watch.by_hand, True
+        self._is_looping = True
         try:
             marks.mark(Code.ENTER, "data")
             iterator = iter(iterable)
@@ -64,7 +71,8 @@ class LoopMarks:
                 watch.edge()
                 marks.mark(Code.ENTER, "data")
         finally:
-            if watch.by_hand and self.is_recording:
+            self._is_looping, watch.by_hand = False, before
+            if self.is_recording:
                 marks.mark(Code.END, None)
 
     @contextlib.contextmanager
@@ -84,8 +92,10 @@ class LoopMarks:
         if not _NAME.fullmatch(name):
             message = f"{name[:80]!r} is no name of a phase: use letters, digits, blanks and _.-, 64 at most"
             raise RecordingError(message)
-        marks = self._marks
-        if not self.is_recording or marks is None:
+        marks, watch = self._marks, self._watch
+        if not self.is_recording or marks is None or watch is None or watch.is_elsewhere():
+            if watch is not None and self.is_recording:
+                watch.is_marked_elsewhere = True
             yield
             return
         marks.mark(Code.ENTER, name)
@@ -96,9 +106,14 @@ class LoopMarks:
 
     def step(self) -> None:
         """A step ends here; from now on only these calls end steps, not the optimizer's."""
-        if self.is_recording and self._watch is not None:
-            self._watch.by_hand = True
-            self._watch.edge()
+        watch = self._watch
+        if not self.is_recording or watch is None:
+            return
+        if watch.is_elsewhere():
+            watch.is_marked_elsewhere = True
+            return
+        watch.by_hand = True
+        watch.edge()
 
     def log(self, step: int | None = None, **values: Any) -> None:
         """Keep values of the training: loss, validation_loss, learning_rate, gradient_norm, tokens, or any name of your own.
@@ -115,10 +130,13 @@ class LoopMarks:
         Raises
         ------
         RecordingError
-            If a value is no number.
+            If a value is no number, or the step is none.
         """
         if not self.is_recording or self._marks is None:
             return
+        if step is not None and not (0 <= _whole(step) < _LARGEST_STEP):
+            message = f"step={step!r} is no number of a step: a whole number from 0 on"
+            raise RecordingError(message)
         given = {name: as_given(value) for name, value in values.items()}
         wrong = [name for name, value in given.items() if value is None]
         if wrong:
@@ -136,4 +154,9 @@ class LoopMarks:
             Canonical name of a knob to its value.
         """
         if self._watch is not None:
-            self._watch.seen.update({name: plain(value) for name, value in knobs.items()})
+            self._watch.seen.update({name: json_value(value) for name, value in knobs.items()})
+
+
+def _whole(step: Any) -> int:
+    """The number of a step, or one that is none."""
+    return step if isinstance(step, int) and not isinstance(step, bool) else -1

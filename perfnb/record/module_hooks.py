@@ -7,6 +7,7 @@ import functools
 import time
 import warnings
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from perfnb.record.marks import Code
@@ -24,6 +25,8 @@ SEARCH_STEPS: Final = 5
 SMALLEST_SHARE: Final = 0.02
 """Of the time of all forward passes: an outermost module with less, such as a loss function, keeps no hook."""
 
+_HOOKS_OF_A_MODULE: Final = ("_forward_hooks", "_forward_pre_hooks")
+
 SEARCH_AGAIN_EVERY: Final = 100
 """One step in so many looks for modules that were not called before."""
 
@@ -31,11 +34,30 @@ SEARCH_AGAIN_EVERY: Final = 100
 class Hook(functools.partial[None]):
     """A hook that stays where it is: a copy of its module, or the module read from a file, has one that does nothing.
 
-    Models are copied and saved while they train, and what stands behind our hooks can be neither.
+    Models are copied and saved while they train, and what stands behind our hooks can be neither. `without_hooks` leaves them
+    out of what is copied or saved; this is for a class that pickles itself in a way of its own.
     """
 
     def __reduce__(self) -> Any:
         return getattr, (contextlib.nullcontext(), "__exit__")  # takes anything, does nothing, and needs no perfnb
+
+
+def without_hooks(original: Callable[..., Any]) -> Callable[..., Any]:
+    """How a module is copied and pickled, without our hooks."""
+
+    def reduced(module: Any, protocol: Any) -> Any:
+        parts = original(module, protocol)
+        state = parts[2] if isinstance(parts, tuple) and len(parts) > 2 else None  # noqa: PLR2004 - object.__reduce_ex__: how, of what, state
+        if not isinstance(state, dict):
+            return parts
+        kept = dict(state)
+        for name in _HOOKS_OF_A_MODULE:
+            hooks = kept.get(name)
+            if hooks and any(isinstance(hook, Hook) for hook in hooks.values()):
+                kept[name] = type(hooks)((key, hook) for key, hook in hooks.items() if not isinstance(hook, Hook))
+        return (*parts[:2], kept, *parts[3:])
+
+    return reduced
 
 
 class ModuleHooks:
@@ -55,6 +77,7 @@ class ModuleHooks:
         self._is_compiled = False
         self._entered_ns = 0
         self._filter: Any = None
+        self._refuses = False
         self.calls = 0
 
     @property
@@ -68,24 +91,27 @@ class ModuleHooks:
 
         self.remove()
         self._is_searching = True
-        warnings.filterwarnings("ignore", message=COMPILED_UNDER_HOOKS, category=UserWarning)
-        self._filter = warnings.filters[0]
+        if self._filter is None:  # once: a change of the filters has Python show warnings again that it showed before
+            warnings.filterwarnings("ignore", message=COMPILED_UNDER_HOOKS, category=UserWarning)
+            self._filter = warnings.filters[0]
         self._handles = [
             modules.register_module_forward_pre_hook(self._before),
             modules.register_module_forward_hook(self._after, always_call=True),
         ]
 
     def settle(self) -> None:
-        """Watch only the modules that were outermost so far; go on searching where there is none."""
-        if not self._roots:
+        """Watch only the modules that were outermost so far; go on searching where there is none, or one that takes no hook."""
+        if not self._roots or self._refuses:
             return
         self.remove()
         least = SMALLEST_SHARE * sum(self._roots.values())
-        for root in [root for root, spent in self._roots.items() if spent >= least]:
-            self._handles += [
-                root.register_forward_pre_hook(Hook(self._before), prepend=True),
-                root.register_forward_hook(Hook(self._after), always_call=True),
-            ]
+        try:
+            for root in [root for root, spent in self._roots.items() if spent >= least]:
+                self._handles.append(root.register_forward_pre_hook(Hook(self._before), prepend=True))
+                self._handles.append(root.register_forward_hook(Hook(self._after), always_call=True))
+        except RuntimeError:  # a scripted module
+            self._refuses = True
+            self.search()
 
     def at_edge(self, step: int) -> None:
         """Search or settle, at the end of a step of that number."""
@@ -102,10 +128,28 @@ class ModuleHooks:
         for handle in self._handles:
             handle.remove()
         self._handles, self._is_searching = [], False
+        self._depth, self._marked = 0, -1
+
+    def close(self) -> None:
+        """Take all hooks off, and the filter of warnings with them."""
+        self.remove()
         if self._filter in warnings.filters:
             warnings.filters.remove(self._filter)  # type: ignore[attr-defined]
         self._filter = None
-        self._depth, self._marked = 0, -1
+
+    def scripting(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """torch.jit.script without our hooks on the module, which it would try to compile."""
+
+        def script(*arguments: Any, **named: Any) -> Any:
+            was_on = self.is_on
+            self.remove()
+            try:
+                return original(*arguments, **named)
+            finally:
+                if was_on:
+                    self.search()
+
+        return script
 
     def _before(self, module: Any, _inputs: Any) -> None:
         watch = self._watch

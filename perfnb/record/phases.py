@@ -21,7 +21,9 @@ DATA: Final = "data"
 """Phase in which a batch is waited for. The hooks open it as a pair with the number of the loader's iterator."""
 
 _BY_HOOKS: Final = (DATA, "forward", "backward", "optimizer")
-_USES: Final = ("forward", "backward")
+
+SEVERAL_UPDATES: Final = "several optimizers stepped in one step: what backward() was called on is no one loss"
+CLOSURE: Final = "the optimizer calls backward() itself, several times a step: what it was called on is no one loss"
 
 Phase = str | tuple[str, int]
 
@@ -78,12 +80,15 @@ class PhaseFold:
         Number of the step under way.
     forwards
         Forward passes seen so far, in steps that ended or not.
+    unclear_loss
+        Why backward passes tell neither a loss nor micro-batches; empty where they do.
     """
 
     def __init__(self) -> None:
         self.step = 0
         self.forwards = 0
         self.has_runqueue = False
+        self.unclear_loss = ""
         self._start_ns: int | None = None
         self._last: tuple[int, int, int | None, Any] | None = None
         self._schedstat: bytes | None = None
@@ -92,7 +97,7 @@ class PhaseFold:
         self._spent: dict[Phase, _Spent] = {}
         self._sources = Sources()
         self._epoch = -1
-        self._micro_batches = 0
+        self._micro_batches = self._updates = self._closures = 0
         self._skipped = False
         self._is_profiled = self._was_profiled = False
 
@@ -121,10 +126,7 @@ class PhaseFold:
         if code == Code.ENTER:
             self._stack.append(what)
             self.forwards += what == "forward"
-            if what in _USES:
-                self._sources.use(trains=True)
-            elif isinstance(what, tuple):
-                self._sources.fetch(what[1])
+            self._enter(what)
         elif code == Code.LEAVE:
             self._leave(what)
         elif code == Code.EDGE:
@@ -138,6 +140,21 @@ class PhaseFold:
             self._value(mark, out)
         else:
             self._count(code, what, out)
+
+    def _enter(self, what: Any) -> None:
+        if what == "forward":
+            self._sources.forward()
+        elif what == "backward":
+            self._sources.use(trains=True)
+            self._closures += "optimizer" in self._stack
+            if self._closures > 1:  # Lightning's optimizers call it too, but once
+                self.unclear_loss = CLOSURE
+        elif what == "optimizer" and self._stack.count("optimizer") == 1:
+            self._updates += 1
+            if self._updates > 1:
+                self.unclear_loss = SEVERAL_UPDATES
+        elif isinstance(what, tuple):
+            self._sources.fetch(what[1])
 
     def _count(self, code: int, what: Any, out: Folded) -> None:
         if code == Code.BATCH:
@@ -210,7 +227,8 @@ class PhaseFold:
         end_ns = mark[2]
         samples, passes, evaluated = self._sources.close()
         self._epoch += passes
-        out.add("steps", (self.step, self._start_ns, end_ns, self._was_profiled, max(self._epoch, 0), self._micro_batches))
+        micro_batches = None if self.unclear_loss else self._micro_batches
+        out.add("steps", (self.step, self._start_ns, end_ns, self._was_profiled, max(self._epoch, 0), micro_batches))
         trained = "optimizer" in self._spent or SCALED_STEP in self._spent
         split = not trained or ("forward" in self._spent) == ("backward" in self._spent)
         for phase, spent in _merged(self._spent, evaluated).items():
@@ -220,13 +238,14 @@ class PhaseFold:
             runqueue = spent.runqueue_ns if self.has_runqueue else None
             cpu = max(spent.cpu_ns, 0)  # over a short gap it is assumed, see `perfnb.record.marks.QUIET_NS`
             out.add("phases", (self.step, name, spent.wall_ns, cpu, runqueue, spent.spans or None))
-        told: dict[str, Any] = {"batch_size": samples, "micro_batches": self._micro_batches or None}
+        told: dict[str, Any] = {"batch_size": samples, "micro_batches": micro_batches or None}
         if self._skipped:
             told["skipped"] = 1
         out.values += [Late(self.step, end_ns, name, value) for name, value in told.items() if value is not None]
         self.step += 1
         self._start_ns, self._spent = end_ns, {}
-        self._micro_batches, self._skipped = 0, False
+        self._micro_batches = self._updates = self._closures = 0
+        self._skipped = False
         self._was_profiled = self._is_profiled
         # what a hook opened and an exception left open ends here; a scaler's step and the user's phases go on
         self._stack = [phase for phase in self._stack if phase not in _BY_HOOKS]

@@ -1,8 +1,9 @@
-"""record(): what one line over a training loop measures, and the `Recorder` that the loop may talk to."""
+"""The `Recorder` of a training: how a recording begins and ends, one at a time in a process."""
 
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import sys
 import tempfile
@@ -29,69 +30,17 @@ if TYPE_CHECKING:
 NO_TORCH: Final = "torch was not imported when the recording began: only steps and phases marked by hand are seen"
 
 _active: Recorder | None = None
-_starting: Final = threading.Lock()
+_starting = threading.Lock()
 
 
-def record(
-    folder: str | PathLike[str] | None = None,
-    *,
-    config: Mapping[str, Any] | None = None,
-    trace: int = 0,
-    overwrite: bool = False,
-    hooks: bool = True,
-    gpu_interval_s: float = 1.0,
-    host_interval_s: float = 0.1,
-) -> Recorder:
-    """Recorder of the training inside a `with`: steps and their phases, GPU, host and workers, loss and learning rate.
+def _forget() -> None:
+    """A forked child has no recording, and may begin its own."""
+    global _active, _starting
+    _active, _starting = None, threading.Lock()
 
-    Parts of a step are found by torch's own global hooks, with no change of the loop; a step goes from one step of the optimizer
-    to the next. A loop that these cannot see says where its steps and phases are: `Recorder.steps`, `Recorder.phase`,
-    `Recorder.step`. Call it in the thread that trains; under torchrun, in each process.
 
-    Parameters
-    ----------
-    folder
-        Where the run is written while it runs, to be read by `read_run` in any process; each rank writes its own part. Kept in
-        memory where left out.
-    config
-        The training's config, kept with the run; settings that the loader and the optimizer show are added to it.
-    trace
-        Steps to record under torch.profiler too, once the training has warmed up; 0 for none.
-    overwrite
-        Whether an earlier recording in the folder may be replaced.
-    hooks
-        Whether torch's hooks are used; without them steps and phases are those marked by hand.
-    gpu_interval_s, host_interval_s
-        Pauses between samples of the GPUs and of the host.
-
-    Returns
-    -------
-    Recorder
-        To be entered.
-
-    Raises
-    ------
-    RecordingError
-        On entering, if another recording is under way in this process or holds the folder.
-
-    Examples
-    --------
-    >>> import perfnb
-    >>> with perfnb.record(hooks=False) as recorder:
-    ...     for batch in recorder.steps([1, 2, 3]):
-    ...         recorder.log(loss=1.0 / batch)
-    >>> recorder.run.steps["step"].to_list()
-    [0, 1, 2]
-    """
-    return Recorder(
-        folder,
-        config=config,
-        trace=trace,
-        overwrite=overwrite,
-        hooks=hooks,
-        gpu_interval_s=gpu_interval_s,
-        host_interval_s=host_interval_s,
-    )
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def step() -> None:
@@ -106,7 +55,7 @@ def active() -> Recorder | None:
 
 
 class Recorder(LoopMarks):
-    """A recording of this process's training; see `record`.
+    """A recording of this process's training; see `perfnb.record.begin.record`.
 
     Attributes
     ----------
@@ -147,6 +96,7 @@ class Recorder(LoopMarks):
         self._watch: Watch | None = None
         self._background: Background | None = None
         self._run: Run | None = None
+        self._process = os.getpid()
         self._forget_trace: Callable[[], Any] = lambda: None  # of a recording in memory: it lies in a temporary folder
 
     @property
@@ -226,18 +176,23 @@ class Recorder(LoopMarks):
             marks.close()
             raise
         self._marks, self._watch, self._background = marks, watch, background
-        notes = []
-        if self._hooks and "torch" in sys.modules:
-            watch.install()
-        elif self._hooks:
-            notes.append(NO_TORCH)
-        trace_folder: Path | None = None
-        if isinstance(self._sink, FolderSink):
-            trace_folder = self._sink.rank_folder
-        elif self._trace:
-            trace_folder = self._sink.rank_folder = Path(tempfile.mkdtemp(prefix="perfnb-"))
-            self._forget_trace = weakref.finalize(self, shutil.rmtree, trace_folder, ignore_errors=True)
-        background.start(self._sink, notes, self._trace, trace_folder)
+        try:
+            notes = []
+            if self._hooks and "torch" in sys.modules:
+                watch.install()
+            elif self._hooks:
+                notes.append(NO_TORCH)
+            background.start(self._sink, notes, self._trace, self._folder_of_trace())
+        except BaseException as error:
+            self.finish("failed", f"the recording could not begin: {type(error).__name__}: {error}")
+            raise
+
+    def _folder_of_trace(self) -> Path | None:
+        """Where the profiler's window goes: a temporary folder where the recording is in memory."""
+        if isinstance(self._sink, MemorySink) and self._trace:
+            self._sink.rank_folder = Path(tempfile.mkdtemp(prefix="perfnb-"))
+            self._forget_trace = weakref.finalize(self, shutil.rmtree, self._sink.rank_folder, ignore_errors=True)
+        return None if self._sink is None else self._sink.rank_folder
 
     def stop(self) -> Run:
         """End the recording; the run that it made. Calling it again gives the same run."""
@@ -261,10 +216,14 @@ class Recorder(LoopMarks):
         if _active is self:
             _active = None
         atexit.unregister(self.finish)
+        if os.getpid() != self._process:  # a forked child: all of it is the parent's
+            return
         self._watch.remove()
         self._marks.close()
-        background.stop()
-        self._sink.close(state, reason)
+        try:
+            background.stop()
+        finally:
+            self._sink.close(state, reason)
 
     def _at_edge(self) -> None:
         if self._background is not None:

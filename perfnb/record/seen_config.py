@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Final
 
-from perfnb.record.header import plain
+from perfnb.record.json_rows import json_value
 
 _LOADER: Final = ("num_workers", "batch_size", "prefetch_factor", "pin_memory", "persistent_workers", "drop_last", "in_order")
 _OPTIMIZER: Final = {"lr": "learning_rate", "momentum": "momentum", "weight_decay": "weight_decay", "betas": "betas"}
@@ -17,7 +17,7 @@ def seen_of_loader(loader: Any) -> dict[str, Any]:
 
     A loader that has a batch sampler of its own says no batch size: that of the sampler is taken where it has one.
     """
-    seen = {name: plain(getattr(loader, name)) for name in _LOADER if hasattr(loader, name)}
+    seen = {name: json_value(getattr(loader, name)) for name in _LOADER if hasattr(loader, name)}
     if seen.get("batch_size") is None:
         seen["batch_size"] = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
     with contextlib.suppress(AttributeError, TypeError, NotImplementedError):  # an iterable dataset has no length
@@ -28,7 +28,7 @@ def seen_of_loader(loader: Any) -> dict[str, Any]:
 def seen_of_iterator(iterator: Any) -> dict[str, Any]:
     """Knobs of a loader of which only an iterator was seen."""
     found = {name: getattr(iterator, f"_{name}", None) for name in ("num_workers", "prefetch_factor", "persistent_workers")}
-    return {name: plain(value) for name, value in found.items() if value is not None}
+    return {name: json_value(value) for name, value in found.items() if value is not None}
 
 
 def seen_of_optimizer(optimizer: Any) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def seen_of_optimizer(optimizer: Any) -> dict[str, Any]:
     seen: dict[str, Any] = {"optimizer": type(optimizer).__name__.lower()}
     for name, knob in _OPTIMIZER.items():
         if isinstance(defaults.get(name), (int, float, tuple)):
-            seen[knob] = plain(defaults[name])
+            seen[knob] = json_value(defaults[name])
     chosen = [name for name in _IMPLEMENTATIONS if defaults.get(name)]
     if chosen:
         seen["optimizer_implementation"] = chosen[0]

@@ -12,6 +12,7 @@ class _Source:
     samples: int | None = None
     is_unknown: bool = False  # a batch of unknown size was among them
     passes: int = 0
+    is_forwarded: bool = False
     is_trained: bool = False
     is_evaluated: bool = False
 
@@ -20,7 +21,7 @@ class Sources:
     """The iterators of one step, told apart by a number each.
 
     Evaluation inside the training fetches batches too. What tells it is what the batch that was fetched last is used for: a
-    forward pass without gradients, and none with.
+    forward pass without gradients, or one with them that no backward pass follows while others' do.
 
     Examples
     --------
@@ -51,18 +52,27 @@ class Sources:
         self._of(number).passes += 1
 
     def use(self, *, trains: bool) -> None:
-        """The batch that was fetched last went through the model, with gradients or without."""
+        """The batch that was fetched last was trained on, or went through the model without gradients."""
         source = self._of(self._last)
         source.is_trained |= trains
         source.is_evaluated |= not trains
 
+    def forward(self) -> None:
+        """It went through the model with gradients: to train on, if a backward pass follows."""
+        self._of(self._last).is_forwarded = True
+
     def close(self) -> tuple[int | None, int, frozenset[int | None]]:
         """End the step: samples that it trained on, passes that began for it, and the iterators that it evaluated on."""
-        evaluated = frozenset(number for number, each in self._known.items() if each.is_evaluated and not each.is_trained)
+        trains = any(each.is_trained for each in self._known.values())
+        evaluated = frozenset(
+            number
+            for number, each in self._known.items()
+            if not each.is_trained and (each.is_evaluated or (trains and each.is_forwarded))
+        )
         trained = [each for number, each in self._known.items() if number not in evaluated]
         given = [each.samples for each in trained if each.samples is not None]
         is_known = given and not any(each.is_unknown for each in trained)
-        passes = sum(each.passes for each in trained)
+        passes = max((each.passes for each in trained), default=0)  # loaders that are read side by side begin together
         self._known = {}
         return sum(given) if is_known else None, passes, evaluated
 

@@ -83,7 +83,10 @@ def run(library: Path, tmp_path: Path) -> Run:
     return start
 
 
-def test_the_library_that_the_system_loads_gives_the_rows_that_the_callbacks_give(run: Run) -> None:
+def test_the_library_that_the_system_loads_gives_the_rows_that_the_callbacks_give(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # trainers of other tests hide GPUs from this process
     import pynvml  # noqa: PLC0415 - skipped above where there is none
 
     from perfnb.record.gpu import GpuCollector  # noqa: PLC0415 - as above

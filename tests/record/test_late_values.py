@@ -69,7 +69,7 @@ def test_a_tensor_changed_in_place_before_it_was_copied_is_lost() -> None:
     torch = pytest.importorskip("torch")
     values = LateValues()
     tensor = torch.ones(())
-    values.rows([Late(0, 1, "loss", Versioned(tensor, tensor._version))])
+    values._waiting = [Late(0, 1, "loss", Versioned(tensor, tensor._version))]
     tensor.add_(1)
 
     values.start_copy()
