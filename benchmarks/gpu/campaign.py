@@ -1,6 +1,6 @@
 """Command line of the campaign: runs its units in fresh processes, the most valuable first, within a given time.
 
-    python benchmarks/gpu/campaign.py [--out FOLDER] [--packed FOLDER] [--seconds 540] [--rehearse] [--only STAGE ...] [--list]
+python benchmarks/gpu/campaign.py [--out FOLDER] [--packed FOLDER] [--seconds 540] [--rehearse] [--only STAGE ...] [--list]
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 if not __package__:  # run as a file: the repository's root stands in for this folder
-    sys.path[0] = str(ROOT)
+    sys.path[:] = [str(ROOT), *(each for each in sys.path if Path(each).resolve() != Path(__file__).resolve().parent)]
 
 from benchmarks.gpu import results  # noqa: E402 - needs the line above
 from benchmarks.gpu.units import LEAST_S, Unit, in_order, next_unit, stage, stage_names  # noqa: E402 - as above
@@ -29,6 +29,7 @@ from benchmarks.gpu.units import LEAST_S, Unit, in_order, next_unit, stage, stag
 START_S: Final = 60.0
 """What a process may take to import everything, beyond its own limit."""
 
+_PACK_EVERY_S: Final = 20.0
 _CLOSING_S: Final = 5.0  # kept back for the last packing
 
 
@@ -52,6 +53,8 @@ class Campaign:
         self._started = time.monotonic()
         self._used: dict[str, float] = {}
         self._next: Child | None = None
+        self._changed: set[str] = set()
+        self._packed_at = self._started
 
     def left_s(self) -> float:
         """Seconds that are left."""
@@ -92,7 +95,15 @@ class Campaign:
             f"{line['state']} in {line['seconds']:.1f} s  {str(said)[:140]}".rstrip(),
             flush=True,
         )
-        self.close()
+        self._close(str(line["stage"]))
+
+    def _close(self, stage_name: str) -> None:
+        """Pack what changed, but not after every short unit: archives of traces take their time."""
+        self._changed.add(stage_name)
+        if time.monotonic() - self._packed_at > _PACK_EVERY_S:
+            for name in self._changed:
+                results.pack(self.folder, self.packed, only=name)
+            self._changed, self._packed_at = set(), time.monotonic()
 
     def close(self) -> dict[str, list[str]]:
         """Write the summary and pack what is there."""
@@ -203,8 +214,7 @@ def _describe(folder: Path, *, rehearse: bool) -> None:
     path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run the campaign; 1 where a rehearsal has a unit that failed, or nothing could be run."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks/gpu/campaign.py", description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("gpu_campaign"), help="folder for the loose files; it is resumed")
     parser.add_argument("--packed", type=Path, help="folder for one archive per stage, to carry away (OUT/packed)")
@@ -213,6 +223,12 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes, on the CPU if there is no GPU")
     parser.add_argument("--only", nargs="+", metavar="STAGE", help=f"of {', '.join(stage_names())}; or STAGE/UNIT")
     parser.add_argument("--list", action="store_true", help="print the units in the order in which they would run")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the campaign; 1 where a rehearsal has a unit that failed, or nothing could be run."""
+    parser = _parser()
     chosen = parser.parse_args(words)
     asked = chosen.only or stage_names()
     unknown = [name for name in asked if name.partition("/")[0] not in stage_names()]
@@ -238,14 +254,19 @@ def main(words: Sequence[str] | None = None) -> int:
         campaign.run(units, shares)
     finally:
         left_out = campaign.close()
-    print(results.table(chosen.out))
+    return _closing(chosen.out, packed, left_out, rehearse=chosen.rehearse)
+
+
+def _closing(folder: Path, packed: Path, left_out: dict[str, list[str]], *, rehearse: bool) -> int:
+    """Print the table and say whether all is well."""
+    print(results.table(folder))
     for name, files in left_out.items():
         print(f"{name}: {len(files)} files found no room in its archive: {', '.join(files[:8])}")
     sizes = {path.name: path.stat().st_size for path in sorted(packed.iterdir()) if path.is_file()}
     print(f"packed {len(sizes)} files, {sum(sizes.values()):,} bytes, the largest {max(sizes.values(), default=0):,}")
-    states = [line["state"] for line in results.lines(chosen.out)]
+    states = [line["state"] for line in results.lines(folder)]
     bad = sum(state in ("failed", "timed out", "lacks a package") for state in states)
-    if chosen.rehearse and (bad or "skipped" in states):
+    if rehearse and (bad or "skipped" in states):
         print(f"the rehearsal failed: {bad} units failed, {states.count('skipped')} were skipped")
         return 1
     return 0 if any(state in ("ok", "needs CUDA") for state in states) else 1

@@ -18,11 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-if not __package__:  # run as a file
-    sys.path[0] = str(Path(__file__).resolve().parents[2])
-
-from benchmarks.gpu import results  # noqa: E402 - needs the line above
-from benchmarks.gpu.names import without_paths  # noqa: E402 - as above
+from benchmarks.gpu import results
+from benchmarks.gpu.names import without_paths
 
 MOST_BYTES: Final = 3_000_000
 """Of one card's sample; traces of pairs that find no room are left out and named in its provenance."""

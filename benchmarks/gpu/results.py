@@ -53,8 +53,15 @@ def finished(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
     return {(line["stage"], line["unit"]): line for line in lines(folder) if line["state"] in FINAL}
 
 
-def pack(folder: Path, packed: Path) -> dict[str, list[str]]:
+def pack(folder: Path, packed: Path, *, only: str | None = None) -> dict[str, list[str]]:
     """Write one archive per stage beside campaign.json and the summary: few files, none over `MOST_PACKED_BYTES`.
+
+    Parameters
+    ----------
+    folder, packed
+        The loose files, and where the archives go.
+    only
+        The stage that changed; all, where none is named.
 
     Returns
     -------
@@ -63,12 +70,12 @@ def pack(folder: Path, packed: Path) -> dict[str, list[str]]:
     """
     packed.mkdir(parents=True, exist_ok=True)
     left_out: dict[str, list[str]] = {}
-    for stage in sorted(path.parent for path in folder.glob(f"*/{LINES}")):
+    for stage in sorted(path.parent for path in folder.glob(f"{only or '*'}/{LINES}")):
         found = [path for path in sorted(stage.rglob("*")) if path.is_file() and "logs" not in path.relative_to(stage).parts]
         kept, left = _fitting(stage, found)
         left_out |= {stage.name: left} if left else {}
         unfinished = packed / f".{stage.name}.tar.gz"
-        with tarfile.open(unfinished, "w:gz", compresslevel=6) as archive:
+        with tarfile.open(unfinished, "w:gz", compresslevel=1) as archive:
             for path in kept:
                 entry = tarfile.TarInfo(f"{stage.name}/{path.relative_to(stage).as_posix()}")
                 content = path.read_bytes()
@@ -116,7 +123,8 @@ def table(folder: Path) -> str:
     text = [head, "-" * len(head)]
     for line in rows:
         said = line.get("error") or line.get("said") or ""
-        text.append(f"{line['stage']:14} {line['unit']:{width}} {line['state']:15} {line['seconds']:6.1f}  {str(said)[:160]}".rstrip())
+        row = f"{line['stage']:14} {line['unit']:{width}} {line['state']:15} {line['seconds']:6.1f}  {str(said)[:160]}"
+        text.append(row.rstrip())
     for stage in dict.fromkeys(line["stage"] for line in rows):
         own = [line for line in rows if line["stage"] == stage]
         counts = {state: sum(line["state"] == state for line in own) for state in (*FINAL, *AGAIN)}

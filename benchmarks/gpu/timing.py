@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from statistics import median
@@ -72,11 +73,12 @@ def _turn(side: Any, steps: int, seconds: float, into: dict[str, Any]) -> None:
     synchronize()
     ended = time.perf_counter_ns()
     made = len(started) - 1
-    into["host_us"] += [round((after - before) / 1e3, 1) for before, after in zip(started, started[1:], strict=False)]
-    into["device_us"] += [round(a.elapsed_time(b) * 1e3, 1) for a, b in zip(events, events[1:], strict=False)]
+    into["host_us"] += [round((after - before) / 1e3, 1) for before, after in itertools.pairwise(started)]
+    into["device_us"] += [round(a.elapsed_time(b) * 1e3, 1) for a, b in itertools.pairwise(events)]
     into["wall_us"].append(round((ended - started[0]) / 1e3 / made, 1))
     if on_device:
-        peaks = {"peak_allocated_bytes": torch.cuda.max_memory_allocated(), "peak_reserved_bytes": torch.cuda.max_memory_reserved()}
+        allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+        peaks = {"peak_allocated_bytes": allocated, "peak_reserved_bytes": reserved}
         into["memory"].append({"held_before_bytes": held, **peaks})
 
 

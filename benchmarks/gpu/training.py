@@ -94,10 +94,8 @@ class Training:
         inputs, targets = take()
         if self.config["memory_format"] == "channels_last" and inputs.dim() == 4:  # noqa: PLR2004 - images
             inputs = inputs.to(memory_format=torch.channels_last)
-        if self.config["cuda_graphs"]:
-            loss = self._replayed(inputs, targets)
-        else:
-            loss = self._eager(inputs, targets, mark)
+        is_captured = self.config["cuda_graphs"]
+        loss = self._replayed(inputs, targets) if is_captured else self._eager(inputs, targets, mark)
         mark("logging")
         if self.steps % self.config["log_every_n_steps"] == 0:
             loss.item()
@@ -164,7 +162,7 @@ class Training:
             extra = self._loss(*next(self._batches)())
             if self.config.get("keep_graphs"):
                 self.kept.append(extra)  # with its graph, as a logged loss that nobody detached
-        if self.config.get("empty_cache_every_n_steps") and self.device.type == "cuda":
-            if self.steps % self.config["empty_cache_every_n_steps"] == 0:
-                torch.cuda.empty_cache()
+        every = self.config.get("empty_cache_every_n_steps")
+        if every and self.device.type == "cuda" and self.steps % every == 0:
+            torch.cuda.empty_cache()
         del loss

@@ -32,7 +32,6 @@ _DECODER: Final = json.JSONDecoder(parse_float=Decimal)
 _DEVICE: Final = frozenset({"kernel", "gpu_memcpy", "memcpy", "gpu_memset", "memset", "mtia_ccp_events", "collective_comm"})
 _ON_DEVICE_LINE: Final = frozenset({"gpu_user_annotation"})
 _FLOW: Final = frozenset("stf")
-_STEP_MARK_LINES: Final = ("user_annotation", "cpu_op")  # old files have no category of their own for annotations
 
 
 class TrimError(Exception):
@@ -181,7 +180,7 @@ def _steps(events: Sequence[_Event], name: str) -> list[_Event]:
     marks = [
         event
         for event in events
-        if event.phase == "X" and str(event.value.get("name")).startswith(STEP) and event.category in _STEP_MARK_LINES
+        if event.phase == "X" and str(event.value.get("name")).startswith(STEP) and event.category not in _ON_DEVICE_LINE
     ]
     if not marks:
         message = f"{name} has no {STEP} annotation: call prof.step() once per iteration"

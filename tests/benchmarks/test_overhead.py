@@ -88,7 +88,7 @@ def test_hooks_are_counted_with_all_their_marks(loop: CallsOnly | SmallLoop) -> 
 
     assert cost.marks == pytest.approx(8.0, abs=0.1)  # data, forward, backward: two each; optimizer, and the edge
     assert cost.notes == pytest.approx(3.0, abs=0.1)  # batch, loss, learning rate
-    assert 0 < cost.added_us.value < 1000
+    assert 0 < cost.added_us.high < 1000  # of three pairs: on a busy machine one may say less than nothing
     assert cost.steps == 600
 
 

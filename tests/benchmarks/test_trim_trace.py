@@ -14,14 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.gpu.trim_trace import Trimmed, TrimError, main, trim
-from perfnb.launches import launches
+from benchmarks.gpu.trim_trace import TrimError, Trimmed, main, trim
 from perfnb.read.kineto import read_kineto
 from perfnb.run import Run
 
 CORPUS = (
     "kineto/resnet50_pair_A/before_num_workers_0",
-    "hta/triton_example",
+    "hta/ns_resolution",
+    "hta/cpu_only",
+    "hta/amd_trace",
     "tracelens/mi300x_resnet_act_checkpoint",
     "param/dlrm_8rank",
 )
@@ -31,14 +32,22 @@ CONTEXT = ("rank", "is_edge", "correlation", "kind_source")
 
 def event(name: str, category: str, start: str, duration: str, thread: int = 1, **args: object) -> str:
     shown = json.dumps(args)
-    return f'{{"ph": "X", "cat": "{category}", "name": "{name}", "pid": 1, "tid": {thread}, "ts": {start}, "dur": {duration}, "args": {shown}}}'
+    place = f'"pid": 1, "tid": {thread}, "ts": {start}, "dur": {duration}'
+    return f'{{"ph": "X", "cat": "{category}", "name": "{name}", {place}, "args": {shown}}}'
 
 
 def flow(phase: str, number: int, at: str, thread: int) -> str:
     return f'{{"ph": "{phase}", "id": {number}, "cat": "ac2g", "name": "ac2g", "pid": 1, "tid": {thread}, "ts": {at}, "bp": "e"}}'
 
 
-def trace_text(steps: int = 4, *, gap: bool = False) -> str:
+def memory(number: int, at: str) -> str:
+    args = f'{{"Bytes": 512, "Device Type": 0, "Device Id": -1, "Addr": {number}, "Ev Idx": {number}}}'
+    return (
+        f'{{"ph": "i", "cat": "cpu_instant_event", "name": "[memory]", "pid": 1, "tid": 1, "ts": {at}, "s": "t", "args": {args}}}'
+    )
+
+
+def trace_text(steps: int = 4) -> str:
     """Steps of 100 us with one kernel each, which runs 60 us after its launch: in the next step."""
     lines = ['{"name": "process_name", "ph": "M", "ts": 0.000, "pid": 1, "tid": 0, "args": {"name": "python"}}']
     lines.append(event("PyTorch Profiler (0)", "Trace", "1000.000", str(steps * 100 + 200), thread=9))
@@ -52,10 +61,11 @@ def trace_text(steps: int = 4, *, gap: bool = False) -> str:
             event(f"ProfilerStep#{step + 7}", "gpu_user_annotation", f"{at + 120}.007", "30.000", thread=7),
             flow("s", 100 + step, f"{at + 60}.500", 1),
             flow("f", 100 + step, f"{at + 120}.007", 7),
-            f'{{"ph": "i", "cat": "cpu_instant_event", "name": "[memory]", "pid": 1, "tid": 1, "ts": {at + 15}.000, "s": "t", '
-            f'"args": {{"Bytes": 512, "Device Type": 0, "Device Id": -1, "Addr": {step}, "Ev Idx": {step}}}}}',
+            memory(step, f"{at + 15}.000"),
         ]
-    head = '{"schemaVersion": 1, "deviceProperties": [{"id": 0, "name": "card"}], "distributedInfo": {"rank": 0, "world_size": 1},\n'
+    head = (
+        '{"schemaVersion": 1, "deviceProperties": [{"id": 0, "name": "card"}], "distributedInfo": {"rank": 0, "world_size": 1},\n'
+    )
     return head + '"traceEvents": [\n' + ",\n  ".join(lines) + '\n], "baseTimeNanoseconds": 1770000000123456789\n}'
 
 
@@ -84,7 +94,8 @@ def rows_of_steps(run: Run, steps: tuple[int, ...], sources: str) -> pd.DataFram
     table = getattr(run, sources)
     moment = "time_us" if sources == "allocations" else "start_us"
     if sources == "device_ops":
-        launched = launches(run)["start_us"].reindex(table.index)
+        calls = run.host_ops.dropna(subset=["correlation"]).groupby("correlation")["start_us"].min()
+        launched = table["correlation"].map(calls).astype("float64")
         at = launched.where(launched.notna(), table["start_us"])
     else:
         at = table[moment]
@@ -234,12 +245,13 @@ def test_steps_of_real_traces_read_as_before(number: int, corpus: Path, tmp_path
 @pytest.mark.torch
 def test_a_trace_made_on_the_spot_reads_as_before(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    from torch.profiler import ProfilerActivity, profile  # noqa: PLC0415 - skipped above where there is none
+    from torch.profiler import ProfilerActivity, profile, schedule  # noqa: PLC0415 - skipped above where there is none
 
     model = torch.nn.Linear(4, 4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, record_shapes=True) as profiler:
-        for _ in range(5):
+    plan = schedule(wait=0, warmup=1, active=5, repeat=1)
+    with profile(activities=[ProfilerActivity.CPU], schedule=plan, profile_memory=True, record_shapes=True) as profiler:
+        for _ in range(6):
             optimizer.zero_grad()
             model(torch.randn(8, 4)).sum().backward()
             optimizer.step()

@@ -13,8 +13,8 @@ pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 STEPS = 50
 LARGEST_DIFFERENCE = 0.10
-"""A wrong hook is off by more. The program holds the hooks to 3 %: on a machine that others share, as where tests run, one phase of
-24 was off by 3 to 5 % in some runs."""
+"""A wrong hook is off by more. The program holds the hooks to 3 %: on a machine that others share, as where tests run, one
+phase of 24 was off by 3 to 5 % in some runs."""
 
 TRIES = 3
 """On a busy machine a thread may lose its core between a timer and a hook; a wrong hook is wrong each time."""

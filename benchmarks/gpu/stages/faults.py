@@ -17,7 +17,12 @@ VARYING: Final = {"lengths": [512, 136, 488, 72, 400, 264]}
 FAULTS: Final[Mapping[str, tuple[str, str | None, Mapping[str, Any], Mapping[str, Any]]]] = MappingProxyType(
     {
         # name: (workload, detector that has to find it, knobs of the run with the fault, what takes the cause away)
-        "synchronize_every_operator": ("mlp", "host_sync", {"synchronize_every_operator": True}, {"synchronize_every_operator": False}),
+        "synchronize_every_operator": (
+            "mlp",
+            "host_sync",
+            {"synchronize_every_operator": True},
+            {"synchronize_every_operator": False},
+        ),
         "item_every_step": ("mlp", "host_sync", {"log_every_n_steps": 1}, {"log_every_n_steps": 50}),
         "pageable_copies": ("cnn", "exposed_transfer", {**LOADER, "batch_size": 256}, {"pin_memory": True, "non_blocking": True}),
         "launch_bound": ("mlp", "launch_overhead", {}, {"cuda_graphs": True}),
@@ -46,7 +51,8 @@ def units(*, rehearse: bool) -> list[Unit]:
     """One per fault and control; a rehearsal takes some of each."""
     rehearsed = ("synchronize_every_operator", "launch_bound", "kept_graphs", "healthy_gpt")
     names = [name for name in (*FAULTS, *CONTROLS) if not rehearse or name in rehearsed]
-    return [Unit("faults", name, 1 if name in FAULTS or name == "healthy_gpt" else 2, 10.0, 45.0, {"name": name}) for name in names]
+    first = (*FAULTS, "healthy_gpt")
+    return [Unit("faults", name, 1 if name in first else 2, 10.0, 45.0, {"name": name}) for name in names]
 
 
 def run(unit: Unit, folder: Path, *, rehearse: bool) -> dict[str, Any]:

@@ -123,7 +123,8 @@ def run(unit: Unit, folder: Path, *, rehearse: bool) -> dict[str, Any]:
         raise NeedsCudaError(message, told)
     torch.cuda.synchronize()
     if takes_snapshot:
-        told["snapshot"] = _write_snapshot(torch.cuda.memory._snapshot(), folder / f"{unit.name}.snapshot.json.gz")  # noqa: SLF001 - torch has no public name for it
+        snapshot = torch.cuda.memory._snapshot()  # noqa: SLF001 - torch has no public name for it
+        told["snapshot"] = _write_snapshot(snapshot, folder / f"{unit.name}.snapshot.json.gz")
         _stop_history()
     told |= {
         "memory_stats": dict(torch.cuda.memory_stats()),
@@ -132,7 +133,8 @@ def run(unit: Unit, folder: Path, *, rehearse: bool) -> dict[str, Any]:
         "nvml": _driver(),
     }
     peak = told["memory_stats"].get("reserved_bytes.all.peak", 0)
-    said = f"{told['memory_stats'].get('allocated_bytes.all.peak', 0) / 2**20:.0f} MiB allocated at most, {peak / 2**20:.0f} reserved"
+    held = told["memory_stats"].get("allocated_bytes.all.peak", 0)
+    said = f"{held / 2**20:.0f} MiB allocated at most, {peak / 2**20:.0f} reserved"
     return {"said": said, **told}
 
 
@@ -200,7 +202,8 @@ def _write_snapshot(snapshot: Mapping[str, Any], path: Path) -> dict[str, Any]:
 def _record_history() -> None:
     import torch  # noqa: PLC0415 - only in the unit's process
 
-    torch.cuda.memory._record_memory_history(enabled="all", context=None, stacks="python", max_entries=_MOST_EVENTS)  # noqa: SLF001 - torch has no public name for it
+    record = torch.cuda.memory._record_memory_history  # noqa: SLF001 - torch has no public name for it
+    record(enabled="all", context=None, stacks="python", max_entries=_MOST_EVENTS)
 
 
 def _stop_history() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -58,6 +59,7 @@ def run(unit: Unit, folder: Path, *, rehearse: bool) -> dict[str, Any]:
     text = "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in sorted(recorder.rows, key=lambda row: row[0]))
     path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
     told = {
+        "unit": unit.name,
         "file": path.name,
         "library": "callbacks" if library is not None else "driver",
         "driver": driver,
@@ -139,7 +141,7 @@ def _dense(recorder: Any, nvml: Any, handle: Any, seconds: float) -> dict[str, d
                 if last is not None and value != last:
                     changes.append(time.perf_counter())
                 last = value
-        gaps = [(after - before) * 1e3 for before, after in zip(changes, changes[1:], strict=False)]
+        gaps = [(after - before) * 1e3 for before, after in itertools.pairwise(changes)]
         found[f"{getter.function}({getter.argument})"] = {
             "calls": calls,
             "changes": len(changes),

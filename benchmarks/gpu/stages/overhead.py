@@ -134,7 +134,8 @@ def _recorded(folder: Path, *, rehearse: bool) -> dict[str, Any]:
     training = _training(5, rehearse=rehearse)
     told = record_run(training, folder / "recorded_run", steps=25 if rehearse else 400, trace=3)
     filled = ", ".join(f"{name} {count}" for name, count in told["filled"].items() if name.endswith(("device_us", "power_w")))
-    said = f"{told['rows']['steps']} steps, {told['rows']['device_ops']} device ops, {told['rows']['allocator']} allocator; {filled}"
+    counts = ", ".join(f"{told['rows'][table]} {table.replace('_', ' ')}" for table in ("steps", "device_ops", "allocator"))
+    said = f"{counts}; {filled}"
     return {"said": said, **told, "environment": described()}
 
 

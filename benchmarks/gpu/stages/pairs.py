@@ -42,7 +42,8 @@ PLAN: Final[tuple[tuple[str, str, int], ...]] = (
     # transform, workload, value; the natural workload of each transform comes first
     ("bf16", "gpt", 1), ("tf32", "gpt", 1), ("channels_last", "cnn", 1), ("compile", "mlp", 1), ("cuda_graphs", "mlp", 1),
     ("fused_optimizer", "mlp", 1), ("foreach_optimizer", "mlp", 1), ("batch_x2", "cnn", 1), ("checkpointing", "gpt", 1),
-    ("read_loss_less_often", "mlp", 1), ("set_to_none", "mlp", 1), ("workers", "cnn", 1), ("pinned", "cnn", 1), ("sdpa", "gpt", 1),
+    ("read_loss_less_often", "mlp", 1), ("set_to_none", "mlp", 1), ("workers", "cnn", 1), ("pinned", "cnn", 1),
+    ("sdpa", "gpt", 1),
     ("bf16", "cnn", 2), ("tf32", "cnn", 2), ("compile", "gpt", 2), ("cuda_graphs", "gpt", 2), ("fused_optimizer", "gpt", 2),
     ("foreach_optimizer", "gpt", 2), ("batch_x2", "gpt", 2), ("batch_x2", "mlp", 2), ("checkpointing", "cnn", 2),
     ("read_loss_less_often", "gpt", 2), ("set_to_none", "cnn", 2), ("workers", "gpt", 2), ("pinned", "mlp", 2),
