@@ -123,8 +123,6 @@ class Model(nn.Module):
 def model_of(config: Config) -> Model:
     """The model of a config, on the host."""
     size, checkpointed = config["model"], config["activation_checkpointing"] != "none"
-    if checkpointed:
-        pass
     if config["workload"] == "cnn":
         widths = size["widths"]
         start = nn.Sequential(nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU())

@@ -54,6 +54,6 @@ def write_expected(folder: Path) -> None:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["run", "detector", "severity", "tolerance"])
         for path in sorted(folder.glob("*/provenance.json")):
-            truth = json.loads(path.read_text())["truth"]
-            if truth["detector"]:
+            truth = json.loads(path.read_text()).get("truth")  # the samples of GPUs state theirs in their own table
+            if truth and truth["detector"]:
                 table.writerow([path.parent.name, truth["detector"], f"{truth['share']:.4f}", TOLERANCE_SHARE])
