@@ -389,6 +389,7 @@ def test_an_interrupt_reaches_the_program_while_the_thread_runs_and_the_thread_s
     done, rows = _process(
         tmp_path,
         """
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
         try:
             time.sleep(30)
