@@ -76,20 +76,7 @@ class Timers:
 
 def plain(timers: Timers, steps: int) -> None:
     """A loss that is a function: no module, so the hooks count it in the rest of the step."""
-    model, optimizer = _network()
-    batches = iter(_loader(steps))
-    for _ in range(steps):
-        with timers.of("data"):
-            inputs, targets = next(batches)
-        optimizer.zero_grad()
-        with timers.of("forward"):
-            outputs = model(inputs)
-        with timers.of("loss"):
-            loss = mse_loss(outputs, targets)
-        with timers.of("backward"):
-            loss.backward()
-        with timers.of("optimizer"):
-            optimizer.step()
+    _steps(timers, *_network(), steps)
 
 
 def accumulation(timers: Timers, steps: int, micro_batches: int = 2) -> None:
@@ -169,14 +156,18 @@ def data_parallel(timers: Timers, steps: int) -> None:
     """DistributedDataParallel, in each of some processes: gradients are exchanged inside backward."""
     model, _ = _network()
     wrapped = torch.nn.parallel.DistributedDataParallel(model)
-    optimizer = torch.optim.Adam(wrapped.parameters(), lr=1e-4)
+    _steps(timers, wrapped, torch.optim.Adam(wrapped.parameters(), lr=1e-4), steps)
+
+
+def _steps(timers: Timers, model: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    """One batch, one update, again and again."""
     batches = iter(_loader(steps))
     for _ in range(steps):
         with timers.of("data"):
             inputs, targets = next(batches)
         optimizer.zero_grad()
         with timers.of("forward"):
-            outputs = wrapped(inputs)
+            outputs = model(inputs)
         with timers.of("loss"):
             loss = mse_loss(outputs, targets)
         with timers.of("backward"):

@@ -10,11 +10,10 @@ import numpy as np
 
 from perfnb import text
 from perfnb.read.recorded_columns import Floats
+from perfnb.record.clocks import NO_SCHEDSTAT
 
 LARGEST_EXCESS_SHARE: Final = 0.05
 """Of a run's wall time: what CPU and run-queue time may be above it. 3 of 40 busy runs in a virtual machine were."""
-
-_NOT_SAMPLED: Final = "schedstat absent: the system does not tell how long a thread waited for a core"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +54,7 @@ def split(wall: Floats, cpu: Floats, runqueue: Floats) -> Split:
     unsampled = known & ~sampled
     running[unsampled] = wall[unsampled] - _off_cpu(wall[unsampled], cpu[unsampled])
     if not sampled.any():
-        return Split(running, waiting, blocked, _NOT_SAMPLED)
+        return Split(running, waiting, blocked, NO_SCHEDSTAT)
     spent, left = float(wall[sampled].sum()), float((wall - cpu - runqueue)[sampled].sum())
     off = _off_cpu(wall[sampled], cpu[sampled])
     running[sampled] = wall[sampled] - off

@@ -11,6 +11,7 @@ import pandas as pd
 from perfnb import text
 from perfnb.read.recorded_rank import RankTables
 from perfnb.read.recorded_traces import TRACED, signals
+from perfnb.record.clocks import NO_SCHEDSTAT
 from perfnb.run import Machine
 
 _NO_WINDOW: Final = "no profiler window was recorded: record(trace=5)"
@@ -27,7 +28,7 @@ _REASONS: Final[Mapping[str, str]] = MappingProxyType(
         "host_samples": "the host was not sampled",
         "training": "nothing was told of the training itself: recorder.log(loss=...)",
         "loader": "no step waited for a batch: batches come from something else than a DataLoader",
-        "schedstat": "schedstat absent: the system does not tell how long a thread waited for a core",
+        "schedstat": NO_SCHEDSTAT,
     }
 )
 _LARGEST_SIZE: Final = 2**62  # past it a number is no size

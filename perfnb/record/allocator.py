@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 SHORTEST_PAUSE_NS: Final = 100_000_000
-"""Between two looks: asking takes some ten microseconds, more than all hooks of a step."""
+"""Between two looks: what asking costs on a GPU was not measured, so it is not asked at each step."""
 
 _SIZES: Final = (
     ("requested_bytes", "current"),

@@ -74,7 +74,7 @@ class Background:
         self._sink: Sink | None = None
         self._sampler: Sampler | None = None
         self._lock = threading.Lock()
-        self._boundaries = self._module_calls = 0
+        self._boundaries = 0
         self._boundary_ns = 0.0
         self._seen: dict[str, Any] = {}
         self._told: set[str] = set()
@@ -201,6 +201,11 @@ class Background:
                 f"{self._watch.optimizers[0]}"
             )
 
+        if self._watch.is_marked_elsewhere:
+            self._note(
+                "phases and steps that another thread marked are left out: its clocks are not those of the training thread"
+            )
+
     def _note(self, sentence: str) -> None:
         if sentence not in self._told:
             self._told.add(sentence)
@@ -222,10 +227,6 @@ class Background:
 
     def _judge_cost(self, marks: list[Mark], steps: list[Any], began: int) -> None:
         """Add up what the hooks cost, and let those of modules go where they cost too much of a short step."""
-        if self._watch.is_marked_elsewhere:
-            self._note(
-                "phases and steps that another thread marked are left out: its clocks are not those of the training thread"
-            )
         boundaries = sum(mark[0] <= Code.END for mark in marks)
         self._boundaries += boundaries
         forwards = sum(mark[1] == "forward" for mark in marks)
