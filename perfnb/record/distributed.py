@@ -13,7 +13,7 @@ DEAR: Final = "asking DDP how long backward waited would cost {share:.1%} of the
 CHANGED: Final = "this torch's DDP does not say how long backward waited: {error}"
 
 LARGEST_SHARE: Final = 0.01
-"""Of the training's time that asking may take; a question takes 50 to 100 us, more with many parameters."""
+"""Of the training's time that asking may take: a question takes longer the more parameters there are."""
 
 _QUESTIONS_BEFORE_JUDGING: Final = 20
 _EVERY_ITERATION: Final = 1

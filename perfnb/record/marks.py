@@ -55,15 +55,12 @@ class Marks:
         Leaves a mark with all clocks: `mark(code, what)`.
     note
         Leaves one with the wall clock only.
-    has_schedstat
-        Whether the time on the run queue is told.
     """
 
     def __init__(self, event: Callable[[], Any] | None = None) -> None:
         """Clocks of the calling thread; `event` takes a mark on its device, where one is in use."""
         self.queue: deque[Any] = deque(maxlen=_FIELDS * LONGEST_QUEUE)
         self._file = RunQueueFile()
-        self.has_schedstat = self._file.descriptor is not None
         self.mark: Callable[[int, Any], None]
         self.with_events(event)
         extend, wall = self.queue.extend, time.perf_counter_ns
