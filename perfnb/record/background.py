@@ -80,11 +80,11 @@ class Background:
         self._told: set[str] = set()
         self._unseen: set[str] = set()
         self._gaps = Gaps()
-        self._parts: list[tuple[str, str, Callable[[int], None]]] = [
-            ("phases", "forward", self._follow_modules),
-            ("allocator", "", self._ask_allocator),
-            ("config", "", self._look),
-            ("training", "", self._copy_values),
+        # done at the edges of steps: every how many, what, and the table and column that lack it where it fails
+        self._parts: list[tuple[int, Callable[[int], None], str, str | None]] = [
+            (1, self._follow_modules, "phases", "forward"),
+            (LOOK_EVERY_STEPS, self._look, "config", None),
+            (COPY_EVERY_STEPS, self._copy_values, "training", None),
         ]
         self.edges = 0
         self._drop_modules = False
@@ -107,12 +107,12 @@ class Background:
         """A step ended: what has to be done on the training thread."""
         edge, self.edges = self.edges, self.edges + 1
         for part in self._parts:
-            try:
-                part[2](edge)
-            except Exception as error:  # noqa: BLE001 - the training goes on, whatever fails here; that part ends
-                self._parts = [each for each in self._parts if each is not part]
-                table, column, _ = part
-                self._gap(table, column or None, f"failed: {type(error).__name__}: {error}")
+            if edge % part[0] == 0:
+                try:
+                    part[1](edge)
+                except Exception as error:  # noqa: BLE001 - the training goes on, whatever fails here; that part ends
+                    self._parts = [each for each in self._parts if each is not part]
+                    self._gap(part[2], part[3], f"failed: {type(error).__name__}: {error}")
         if self._window is not None:
             self._window.at_edge()
 
@@ -123,12 +123,12 @@ class Background:
             self._watch.modules.at_edge(edge)
 
     def _ask_allocator(self, _edge: int) -> None:
-        if self._allocator is not None:
-            for row in self._allocator.rows():
-                self._marks.note(Code.ROW, ("allocator", row))
+        assert self._allocator is not None  # noqa: S101 - `_look` added this part with it
+        for row in self._allocator.rows():
+            self._marks.note(Code.ROW, ("allocator", row))
 
-    def _copy_values(self, edge: int) -> None:
-        if edge % COPY_EVERY_STEPS == 0 and self._values.has_waiting:
+    def _copy_values(self, _edge: int) -> None:
+        if self._values.has_waiting:
             self._values.start_copy()
 
     def drain(self) -> None:
@@ -211,14 +211,15 @@ class Background:
             self._told.add(sentence)
             self._write("notes", [(time.perf_counter_ns(), sentence)])
 
-    def _look(self, edge: int) -> None:
+    def _look(self, _edge: int) -> None:
         """What the training uses by now, as only its own thread can see it."""
         torch = sys.modules.get("torch")
-        if torch is None or edge % LOOK_EVERY_STEPS:
+        if torch is None:
             return
         self._watch.seen.update(seen_of_torch(torch))
         if self._allocator is None and torch.cuda.is_initialized():
             self._allocator = AllocatorCollector()
+            self._parts = [*self._parts, (1, self._ask_allocator, "allocator", None)]
             self._watch.seen["device"] = "cuda"
             self._marks.with_events(self._events.take)
             uuid = getattr(torch.cuda.get_device_properties(torch.cuda.current_device()), "uuid", None)  # older torch has none
