@@ -89,6 +89,7 @@ class Detector:
     function: DetectorFunction
     doc: str
     reads: tuple[str, ...] = field(default=())
+    optional: frozenset[str] = frozenset()
     unit: Unit = "time"
     after: tuple[str, ...] = ()
     is_base: bool = False
@@ -122,13 +123,13 @@ class Detector:
         ConfigHint
             If only the config tells of it.
         """
-        for name in (*self.needs, *(table for table in self.reads if table in SCHEMAS)):
+        for name in (*self.needs, *(table for table in self.reads if table in SCHEMAS and table not in self.optional)):
             if name not in run.signals:
                 raise Unmeasured(run.missing.get(name, f"the run has no {name}"))
         given: dict[str, object] = {"config": run.config, "machine": run.machine, "world_size": run.world_size}
         for name in self.reads:
             if name in SCHEMAS:
-                given[name] = getattr(run, name)
+                given[name] = getattr(run, name) if name in run.signals else None
         if "ledger" in self.reads or "work" in self.reads:
             given["ledger"] = step_ledger(run) if ledger is None else ledger
             given["work"] = rank_work(given["ledger"]) if work is None else work  # type: ignore[arg-type]
@@ -157,8 +158,9 @@ def detector(
     """Make a function a detector.
 
     The names of its parameters are what it reads: tables of a run, or `ledger`, `work` (see `perfnb.work.rank_work`), `config`,
-    `machine`, `world_size`; it gets nothing else. It returns evidence; clipping to steps, severity, interval and floor are made
-    by `perfnb.severity`, of memory by `perfnb.memory_loss`.
+    `machine`, `world_size`; it gets nothing else. A table whose parameter has the default None is given as None where the run
+    lacks it; without any other the detector cannot look. It returns evidence; clipping to steps, severity, interval and floor
+    are made by `perfnb.severity`, of memory by `perfnb.memory_loss`.
 
     Parameters
     ----------
@@ -175,7 +177,8 @@ def detector(
     not_to_confuse_with
         Detectors whose examples must leave this one silent.
     claims
-        Ledger parts (or their beginnings) of which this detector explains at most what is left.
+        Ledger parts of which this detector explains at most what is left; "imbalance" is what the rank with the most work
+        has over the mean.
     needs
         Signals that must have been recorded, besides the tables read.
     flag_above, flag_above_on_host
@@ -200,7 +203,8 @@ def detector(
     """
 
     def made(function: DetectorFunction) -> Detector:
-        reads = tuple(inspect.signature(function).parameters)
+        parameters = inspect.signature(function).parameters
+        reads = tuple(parameters)
         unknown = [name for name in reads if name not in SCHEMAS and name not in _OTHERS]
         if unknown:
             message = f"detector {function.__name__} reads {', '.join(unknown)}: there are {', '.join((*SCHEMAS, *_OTHERS))}"
@@ -221,6 +225,7 @@ def detector(
             function=function,
             doc=inspect.getdoc(function) or "",
             reads=reads,
+            optional=frozenset(name for name, each in parameters.items() if each.default is None),
             unit=unit,
             after=after,
             is_base=is_base,

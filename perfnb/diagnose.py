@@ -14,9 +14,10 @@ from perfnb.catalogue import detectors
 from perfnb.detector import ConfigHint, Detector, Unmeasured
 from perfnb.errors import NoStepsError
 from perfnb.findings import Cleared, Diagnosis, Finding, Hint, NotMeasured
+from perfnb.ground import Ground
 from perfnb.memory_loss import measure_memory
 from perfnb.run import Run
-from perfnb.severity import FEWEST_STEPS, Ground, measure
+from perfnb.severity import FEWEST_STEPS, measure
 
 _DRAWS: Final = 500
 _UNITS: Final = ("time", "memory", "opportunity")

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from perfnb.config.mapping import has_knob, value_of
 from perfnb.prediction import Change, Prediction, Unknown
-from perfnb.run import Machine
+from perfnb.run import Machine, Run
 
 StepParts = Mapping[str, float]
 """Mean microseconds per used step: each ledger part, `step` (the whole) and `loader` (host time inside the DataLoader)."""
 
-_GIVEN: Final = ("config", "parts", "machine", "world_size")
+_GIVEN: Final = ("config", "parts", "machine", "world_size", "run")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,7 @@ class FixExample:
     parts: StepParts = field(default_factory=dict)
     machine: Machine = field(default_factory=Machine)
     world_size: int | None = None
+    run: Run = field(default_factory=Run)
 
 
 FixFunction = Callable[..., "Mapping[str, Any] | str"]
@@ -100,6 +101,7 @@ class Fix:
         parts: StepParts,
         machine: Machine | None = None,
         world_size: int | None = None,
+        run: Run | None = None,
     ) -> Mapping[str, Any] | NotApplicable:
         """Knob to value after (or `OneOf`), or why the fix does not apply to this config.
 
@@ -108,7 +110,13 @@ class Fix:
         absent = [knob for knob in self.knobs if not has_knob(config, knob)]
         if absent:
             return NotApplicable(self.name, f"the config has no {' and no '.join(absent)}")
-        given = {"config": config, "parts": parts, "machine": machine or Machine(), "world_size": world_size}
+        given = {
+            "config": config,
+            "parts": parts,
+            "machine": machine or Machine(),
+            "world_size": world_size,
+            "run": run or Run(),
+        }
         answer = self.function(**{name: given[name] for name in self.reads})
         if isinstance(answer, str):
             return NotApplicable(self.name, answer)
@@ -128,7 +136,7 @@ def fix(
 ) -> Callable[[FixFunction], Fix]:
     """Make a function a fix.
 
-    The names of its parameters are what it reads: `config`, `parts` (see `StepParts`), `machine`, `world_size`. It returns
+    The names of its parameters are what it reads: `config`, `parts` (see `StepParts`), `machine`, `world_size`, `run`. It returns
     knob to value after, or a sentence that says why it does not apply.
 
     Parameters

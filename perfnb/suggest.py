@@ -10,9 +10,9 @@ from perfnb.config.mapping import value_of
 from perfnb.diagnose import diagnose, mean_parts
 from perfnb.findings import Diagnosis
 from perfnb.fix import Fix, NotApplicable, OneOf, StepParts, Suggestion
+from perfnb.ground import Ground
 from perfnb.prediction import Change, Prediction
 from perfnb.run import Run
-from perfnb.severity import Ground
 from perfnb.whatif.plan import PlanStep, best_value, order
 from perfnb.whatif.step_model import predict
 
@@ -92,7 +92,7 @@ def _proposals(run: Run, config: Mapping[str, Any], diagnosis: Diagnosis) -> lis
     if not wanted:
         return []
     parts = step_parts(run)
-    return [(fix, fix.proposal(config, parts, run.machine, run.world_size)) for fix in wanted]
+    return [(fix, fix.proposal(config, parts, run.machine, run.world_size, run)) for fix in wanted]
 
 
 def step_parts(run: Run) -> StepParts:

@@ -9,13 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import perfnb.severity
+import perfnb.claims
 from perfnb.catalogue import detectors
-from perfnb.detector import Detector, DetectorExample, Unmeasured, detector, example
+from perfnb.claims import lost_per_step
+from perfnb.detector import ConfigHint, Detector, DetectorExample, Unmeasured, detector, example
 from perfnb.diagnose import diagnose
-from perfnb.findings import Cleared
+from perfnb.errors import NoStepsError
+from perfnb.findings import Cleared, Finding
+from perfnb.ground import Ground
+from perfnb.memory_loss import measure_memory
 from perfnb.run import Run
-from perfnb.severity import Ground, lost_per_step, measure
+from perfnb.schemas import SCHEMAS
+from perfnb.severity import measure
 
 CASES = [pytest.param(each, case, id=f"{each.name}: {case.title}") for each in detectors() for case in each.examples]
 ALL = [pytest.param(each, id=each.name) for each in detectors()]
@@ -29,9 +34,20 @@ NEIGHBOURS = [
 
 
 def share(found: Detector, run: Run) -> float:
+    if found.unit != "time":
+        return measure_memory(found, run).severity
     ground = Ground.of(run)
-    lost = lost_per_step(found, found.evidence(run, ground.ledger), ground)
+    lost = lost_per_step(found, found.evidence(run, ground.ledger, ground.work), ground)
     return float(lost.reindex(ground.durations.index, fill_value=0.0).sum() / ground.durations.sum())
+
+
+def answer(found: Detector, run: Run) -> Cleared | Finding:
+    return measure(found, Ground.of(run)) if found.unit == "time" else measure_memory(found, run)
+
+
+def with_two_ranks_and_two_moments(table: pd.DataFrame) -> bool:
+    moment = next(name for name in ("step", "time_us", "start_us") if name in table)
+    return len(set(table["rank"])) > 1 and len(set(table[moment])) > 1
 
 
 @pytest.mark.parametrize(("found", "case"), CASES)
@@ -48,13 +64,15 @@ def test_examples_stand_on_both_sides_of_the_threshold(found: Detector) -> None:
 
 @pytest.mark.parametrize("found", ALL)
 def test_one_example_has_two_ranks_and_two_steps(found: Detector) -> None:
-    assert any(len(case.run.ranks) > 1 and len(set(case.run.steps["step"])) > 1 for case in found.examples)
+    tables = {"steps"} | {name for name in found.reads if name in SCHEMAS}
+
+    assert any(with_two_ranks_and_two_moments(getattr(case.run, name)) for case in found.examples for name in tables)
 
 
 @pytest.mark.parametrize("found", ALL)
 def test_a_lost_table_or_signal_is_not_measured_and_named(found: Detector) -> None:
     run = found.examples[0].run
-    needed = {*found.needs, *(name for name in found.reads if name in run.signals)}
+    needed = {*found.needs, *(name for name in found.reads if name in SCHEMAS)} - found.optional
     for name in needed:
         without = dataclasses.replace(run, signals=run.signals - {name}, missing={name: f"{name} was not recorded"})
 
@@ -68,11 +86,11 @@ def test_the_examples_of_a_neighbour_leave_it_silent(found: Detector, neighbour:
         signals = case.run.signals | {"loader", "collectives", "phases.other"}
         run = dataclasses.replace(case.run, signals=signals)
         try:
-            answer = measure(found, Ground.of(run))
-        except Unmeasured:
+            said = answer(found, run)
+        except (Unmeasured, ConfigHint, NoStepsError):
             continue
 
-        assert isinstance(answer, Cleared), f"{found.name} fires on {neighbour.name}: {case.title}"
+        assert isinstance(said, Cleared), f"{found.name} fires on {neighbour.name}: {case.title}"
 
 
 def test_every_detector_says_where_its_threshold_comes_from_and_what_it_cannot_see() -> None:
@@ -131,9 +149,9 @@ def test_that_example_tells_an_engine_without_clipping_and_one_without_ranks_fro
 ) -> None:
     found = interval_detector()
     run = found.examples[0].run
-    right = perfnb.severity._clipped
+    right = perfnb.claims._clipped
 
-    def no_clipping(evidence: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
+    def no_clipping(_: Detector, evidence: pd.DataFrame, ground: Ground) -> pd.DataFrame:
         owner = np.where(evidence["start_us"] < 100, 7, 8)
         return (
             evidence.assign(step=owner, lost_us=evidence["duration_us"])
@@ -141,12 +159,13 @@ def test_that_example_tells_an_engine_without_clipping_and_one_without_ranks_fro
             .sum()
         )
 
-    def no_rank(evidence: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
-        return pd.concat([right(evidence.assign(rank=rank), steps[steps["rank"].eq(rank)]) for rank in (0, 1)])
+    def no_rank(_: Detector, evidence: pd.DataFrame, ground: Ground) -> pd.DataFrame:
+        of_rank = (dataclasses.replace(ground, steps=ground.steps[ground.steps["rank"].eq(rank)]) for rank in (0, 1))
+        return pd.concat([right(found, evidence.assign(rank=rank), each) for rank, each in enumerate(of_rank)])
 
-    monkeypatch.setattr(perfnb.severity, "_clipped", no_clipping)
+    monkeypatch.setattr(perfnb.claims, "_clipped", no_clipping)
     assert share(found, run) == pytest.approx(0.15)
-    monkeypatch.setattr(perfnb.severity, "_clipped", no_rank)
+    monkeypatch.setattr(perfnb.claims, "_clipped", no_rank)
     assert share(found, run) == pytest.approx(0.25)
 
 
@@ -184,7 +203,7 @@ def test_every_detector_ends_in_exactly_one_list() -> None:
     for each in detectors():
         for case in each.examples:
             made = diagnose(case.run)
-            named = [item.detector for item in (*made.found, *made.possible, *made.cleared, *made.unmeasured)]
+            named = [item.detector for item in (*made.found, *made.possible, *made.cleared, *made.unmeasured, *made.hints)]
 
             assert sorted(named) == sorted(other.name for other in detectors())
 
@@ -202,10 +221,12 @@ def test_a_detector_that_raises_is_not_measured_and_hides_no_other(monkeypatch: 
     def broken(ledger: pd.DataFrame) -> pd.DataFrame:
         return ledger.loc[:, ["no such column"]]
 
-    bad = dataclasses.replace(detectors()[0], function=broken)
-    monkeypatch.setattr(sys.modules["perfnb.diagnose"], "detectors", lambda: (bad, *detectors()[1:]))
+    stall = next(each for each in detectors() if each.name == "data_stall")
+    bad = dataclasses.replace(stall, function=broken)
+    others = tuple(each for each in detectors() if each is not stall)
+    monkeypatch.setattr(sys.modules["perfnb.diagnose"], "detectors", lambda: (bad, *others))
 
-    made = diagnose(detectors()[0].examples[0].run)
+    made = diagnose(stall.examples[0].run)
 
     assert made.not_measured.set_index("detector")["reason"]["data_stall"].startswith("failed: KeyError")
     assert sum(item.reason.startswith("failed") for item in made.unmeasured) == 1

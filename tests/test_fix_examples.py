@@ -15,7 +15,7 @@ CASES = [pytest.param(each, case, id=f"{each.name}: {case.title}") for each in f
 
 @pytest.mark.parametrize(("found", "case"), CASES)
 def test_an_example_gives_its_change_or_its_reason(found: Fix, case: FixExample) -> None:
-    answer = found.proposal(case.config, case.parts, case.machine, case.world_size)
+    answer = found.proposal(case.config, case.parts, case.machine, case.world_size, case.run)
 
     if case.after is None:
         assert isinstance(answer, NotApplicable)

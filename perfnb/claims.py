@@ -1,0 +1,71 @@
+"""How much of each step a detector's evidence takes: clipped to steps, and at most what earlier detectors left of a part."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from perfnb.detector import Detector
+from perfnb.ground import Floats, Ground, mean_over_devices
+from perfnb.intervals import covered, intersect, union
+
+_ON_HOST = ("data", "device idle", "host")
+"""Families whose evidence with a start is time of the host: on a device job only what overlaps the device's idle time counts."""
+
+
+def lost_per_step(detector: Detector, evidence: pd.DataFrame, ground: Ground) -> pd.Series:
+    """Time lost to a detector's cause in each step, microseconds by step number.
+
+    Evidence with start_us and duration_us is clipped to steps, and on a device job to the time that the device idles. A
+    detector that claims ledger parts gets at most what earlier ones left of them; one of the family "over time", which claims
+    nothing, at most what no detector claimed of the step. Per part the job loses the smaller of the critical rank's loss and
+    the median rank's: the excess is imbalance.
+    """
+    if evidence.empty:
+        return pd.Series(dtype=float)
+    per_rank = mean_over_devices(evidence if "lost_us" in evidence else _clipped(detector, evidence, ground))
+    per_rank = (
+        ground.work[["rank", "step", "is_critical"]].merge(per_rank, how="left", on=["rank", "step"]).fillna({"lost_us": 0.0})
+    )
+    if detector.family == "over time":
+        left = per_rank.merge(ground.unclaimed(), how="left", on=["rank", "step"], suffixes=("", "_left"))["lost_us_left"]
+        per_rank = per_rank.assign(lost_us=np.minimum(per_rank["lost_us"].to_numpy(), left.fillna(0.0).to_numpy()))
+    if detector.claims:
+        per_rank = per_rank.assign(lost_us=_claimed(detector, per_rank, ground))
+    critical = ground.on_critical(per_rank, per_rank["lost_us"])
+    if not detector.claims or not ground.waits or detector.family == "imbalance":
+        return critical
+    median = per_rank.groupby("step")["lost_us"].median()
+    return critical.where(critical <= median, median)
+
+
+def _clipped(detector: Detector, evidence: pd.DataFrame, ground: Ground) -> pd.DataFrame:
+    """Time of each (rank, step) that the evidence covers; overlapping events count once."""
+    rows = []
+    by_idle = ground.run.is_device_job and detector.family in _ON_HOST
+    for rank in ground.steps["rank"].unique():
+        own = ground.steps[ground.steps["rank"].eq(rank)]
+        mine = evidence[evidence["rank"].eq(rank)]
+        start = mine["start_us"].to_numpy(dtype="float64")
+        spans = union(start, start + mine["duration_us"].to_numpy(dtype="float64"))
+        low = own["start_us"].to_numpy()
+        high = low + own["duration_us"].to_numpy()
+        idle = ground.idle(rank) if by_idle else []
+        parts = [covered(intersect(spans, each), low, high) for each in idle] or [covered(spans, low, high)]
+        rows.append(own[["rank", "step"]].assign(lost_us=np.mean(parts, axis=0)))
+    return pd.concat(rows)
+
+
+def _claimed(detector: Detector, per_rank: pd.DataFrame, ground: Ground) -> Floats:
+    """Lost time, at most what is left of the claimed parts; what is claimed is taken away from them."""
+    own = ground.claimable["part"].isin(detector.claims).to_numpy()
+    rows = ground.claimable.loc[own, ["rank", "step", "device"]].assign(left_us=ground.left_us[own])
+    left = per_rank.merge(
+        mean_over_devices(rows.rename(columns={"left_us": "lost_us"})), how="left", on=["rank", "step"], suffixes=("", "_left")
+    )
+    available = left["lost_us_left"].fillna(0.0).to_numpy()
+    taken: Floats = np.minimum(per_rank["lost_us"].to_numpy(), available)
+    share = np.divide(taken, available, out=np.zeros_like(taken), where=available > 0)
+    shares = ground.claimable.loc[own, ["rank", "step"]].merge(per_rank[["rank", "step"]].assign(share=share), how="left")
+    ground.left_us[own] *= 1.0 - shares["share"].fillna(0.0).to_numpy()
+    return taken
