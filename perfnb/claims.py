@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from perfnb.detector import Detector
-from perfnb.ground import Floats, Ground, mean_over_devices
+from perfnb.ground import Ground
 from perfnb.intervals import covered, intersect, union
 
 _ON_HOST = ("data", "device idle", "host")
@@ -23,19 +23,15 @@ def lost_per_step(detector: Detector, evidence: pd.DataFrame, ground: Ground) ->
     """
     if evidence.empty:
         return pd.Series(dtype=float)
-    per_rank = mean_over_devices(evidence if "lost_us" in evidence else _clipped(detector, evidence, ground))
-    per_rank = (
-        ground.work[["rank", "step", "is_critical"]].merge(per_rank, how="left", on=["rank", "step"]).fillna({"lost_us": 0.0})
-    )
+    lost = ground.at_places(evidence if "lost_us" in evidence else _clipped(detector, evidence, ground))
     if detector.family == "over time":
-        left = per_rank.merge(ground.unclaimed(), how="left", on=["rank", "step"], suffixes=("", "_left"))["lost_us_left"]
-        per_rank = per_rank.assign(lost_us=np.minimum(per_rank["lost_us"].to_numpy(), left.fillna(0.0).to_numpy()))
+        lost = np.minimum(lost, ground.claims.left_of_steps())
     if detector.claims:
-        per_rank = per_rank.assign(lost_us=_claimed(detector, per_rank, ground))
-    critical = ground.on_critical(per_rank, per_rank["lost_us"])
+        lost = ground.claims.take(detector.claims, lost)
+    critical = ground.on_critical(lost)
     if not detector.claims or not ground.waits or detector.family == "imbalance":
         return critical
-    median = per_rank.groupby("step")["lost_us"].median()
+    median = pd.Series(lost).groupby(ground.work["step"].to_numpy()).median()
     return critical.where(critical <= median, median)
 
 
@@ -54,18 +50,3 @@ def _clipped(detector: Detector, evidence: pd.DataFrame, ground: Ground) -> pd.D
         parts = [covered(intersect(spans, each), low, high) for each in idle] or [covered(spans, low, high)]
         rows.append(own[["rank", "step"]].assign(lost_us=np.mean(parts, axis=0)))
     return pd.concat(rows)
-
-
-def _claimed(detector: Detector, per_rank: pd.DataFrame, ground: Ground) -> Floats:
-    """Lost time, at most what is left of the claimed parts; what is claimed is taken away from them."""
-    own = ground.claimable["part"].isin(detector.claims).to_numpy()
-    rows = ground.claimable.loc[own, ["rank", "step", "device"]].assign(left_us=ground.left_us[own])
-    left = per_rank.merge(
-        mean_over_devices(rows.rename(columns={"left_us": "lost_us"})), how="left", on=["rank", "step"], suffixes=("", "_left")
-    )
-    available = left["lost_us_left"].fillna(0.0).to_numpy()
-    taken: Floats = np.minimum(per_rank["lost_us"].to_numpy(), available)
-    share = np.divide(taken, available, out=np.zeros_like(taken), where=available > 0)
-    shares = ground.claimable.loc[own, ["rank", "step"]].merge(per_rank[["rank", "step"]].assign(share=share), how="left")
-    ground.left_us[own] *= 1.0 - shares["share"].fillna(0.0).to_numpy()
-    return taken

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from perfnb.run import Run
 from perfnb.work import rank_work
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 IMBALANCE = "imbalance"
 """Name of a part beside those of the ledger: what the rank with the most work has over the mean of all ranks."""
@@ -24,6 +26,8 @@ IMBALANCE = "imbalance"
 class Ground:
     """What every detector of one run is measured against.
 
+    A place is one (rank, step): row i of `work` is place i.
+
     Attributes
     ----------
     ledger
@@ -32,18 +36,15 @@ class Ground:
         `rank_work` of the used steps.
     steps
         Used steps, rows of `run.steps`.
-    claimable
-        Rows of `ledger` and of the part "imbalance": rank, step, device, part, time_us.
-    left_us
-        Time of each row of `claimable` that no detector has claimed yet; claims are taken off it in place, in their order.
+    claims
+        What is left of each part at each place.
     """
 
     run: Run
     ledger: pd.DataFrame
     work: pd.DataFrame
     steps: pd.DataFrame
-    claimable: pd.DataFrame = field(default_factory=pd.DataFrame)
-    left_us: Floats = field(default_factory=lambda: np.empty(0))
+    claims: Claims
 
     @classmethod
     def of(cls, run: Run) -> Ground:
@@ -57,13 +58,12 @@ class Ground:
         steps = used_steps(run)
         ledger = step_ledger(run).merge(steps[["rank", "step"]], on=["rank", "step"])
         work = rank_work(ledger)
-        claimable = pd.concat([ledger, _excess(work)], ignore_index=True)[["rank", "step", "device", "part", "time_us"]]
-        return cls(run, ledger, work, steps, claimable, claimable["time_us"].to_numpy(copy=True))
+        return cls(run, ledger, work, steps, Claims.of(ledger, work))
 
     @property
     def durations(self) -> pd.Series:
         """Duration of each used step of its critical rank, by step number; the mean over ranks where none waits for another."""
-        return self.on_critical(self.work, self.work["duration_us"])
+        return self.on_critical(self.work["duration_us"].to_numpy())
 
     @property
     def waits(self) -> bool:
@@ -85,23 +85,35 @@ class Ground:
         """Whether the edges of steps were inferred, which makes every signal worth less."""
         return bool(self.steps["steps_inferred"].any())
 
-    def on_critical(self, rows: pd.DataFrame, values: pd.Series) -> pd.Series:
+    def on_critical(self, values: Floats) -> pd.Series:
         """Values of each step's critical rank by step number, or the mean over all ranks where none waits for another.
 
         Parameters
         ----------
-        rows
-            rank, step and is_critical of each value.
         values
-            One for each of them.
+            One for each place.
         """
-        of_step = rows.assign(value=values)
-        return (of_step[of_step["is_critical"]] if self.waits else of_step).groupby("step")["value"].mean()
+        chosen = self.work["is_critical"].to_numpy() if self.waits else np.ones(len(self.work), dtype=bool)
+        step = self.work["step"].to_numpy()[chosen]
+        numbers, position = np.unique(step, return_inverse=True)
+        means = np.bincount(position, values[chosen]) / np.bincount(position)
+        return pd.Series(means, index=pd.Index(numbers, name="step"))
 
-    def unclaimed(self) -> pd.DataFrame:
-        """Time of each (rank, step) that no detector has claimed: rank, step, lost_us; devices of one rank are averaged."""
-        own = self.claimable["part"].ne(IMBALANCE).to_numpy()
-        return mean_over_devices(self.claimable.loc[own, ["rank", "step", "device"]].assign(lost_us=self.left_us[own]))
+    def at_places(self, evidence: pd.DataFrame) -> Floats:
+        """Lost time of each place: the sum of the evidence's rows there; devices of one rank are averaged.
+
+        Parameters
+        ----------
+        evidence
+            rank, step, lost_us, and device where there is one.
+        """
+        place = self.claims.place(evidence["rank"], evidence["step"])
+        lost = evidence["lost_us"].to_numpy(dtype="float64", na_value=np.nan)
+        if "device" in evidence:
+            on_device = evidence["device"].notna().to_numpy()
+            lost = np.where(on_device, lost / self.claims.devices[np.maximum(place, 0)], lost)
+        known = (place >= 0) & ~np.isnan(lost)
+        return _sums(place[known], lost[known], len(self.work))
 
     def idle(self, rank: int) -> list[Intervals]:
         """When each device of a rank does nothing, from its first used step to its last; empty on a CPU job."""
@@ -115,14 +127,90 @@ class Ground:
         return found
 
 
-def mean_over_devices(rows: pd.DataFrame) -> pd.DataFrame:
-    """Lost time of each (rank, step): the sum of its rows; devices of one rank are averaged."""
-    devices_too = ["device"] if "device" in rows else []
-    sums = rows.groupby(["rank", "step", *devices_too], dropna=False, as_index=False)[["lost_us"]].sum()
-    return sums.groupby(["rank", "step"], as_index=False)[["lost_us"]].mean()
+@dataclass(frozen=True, slots=True, eq=False)
+class Claims:
+    """What no detector has claimed yet of each part, at each place.
+
+    Attributes
+    ----------
+    places
+        (rank, step) of each place.
+    devices
+        Number of devices of each place's rank, at least 1.
+    names, part
+        Names of the parts of the ledger and "imbalance", and the number of each row's part among them.
+    at
+        Place of each row.
+    share
+        What a row counts in its place: one over the number of devices.
+    left_us
+        Time of each row that is left; claims are taken off it in place, in their order.
+    """
+
+    places: pd.MultiIndex
+    devices: Ints
+    names: tuple[str, ...]
+    part: Ints
+    at: Ints
+    share: Floats
+    left_us: Floats
+
+    @classmethod
+    def of(cls, ledger: pd.DataFrame, work: pd.DataFrame) -> Claims:
+        """Everything, of a ledger and its `rank_work`."""
+        places = pd.MultiIndex.from_frame(work[["rank", "step"]])
+        at = places.get_indexer(pd.MultiIndex.from_frame(ledger[["rank", "step"]])).astype(np.int64)
+        with_device = ledger[["device"]].assign(at=at).drop_duplicates()
+        devices = np.maximum(np.bincount(with_device["at"], with_device["device"].notna(), minlength=len(work)), 1).astype(
+            np.int64
+        )
+        part, names = pd.factorize(ledger["part"])
+        mean = work.groupby("step")["work_us"].transform("mean")
+        excess = (work["work_us"] - mean).where(work["is_critical"], 0.0)
+        return cls(
+            places=places,
+            devices=devices,
+            names=(*map(str, names), IMBALANCE),
+            part=np.concatenate([part.astype(np.int64), np.full(len(work), len(names))]),
+            at=np.concatenate([at, np.arange(len(work))]),
+            share=np.concatenate([1.0 / devices[at], np.ones(len(work))]),
+            left_us=np.concatenate([ledger["time_us"].to_numpy(), excess.to_numpy()]),
+        )
+
+    def place(self, rank: pd.Series, step: pd.Series) -> Ints:
+        """Number of each (rank, step); -1 where it is no used step."""
+        found: Ints = self.places.get_indexer(pd.MultiIndex.from_arrays([rank, step])).astype(np.int64)
+        return found
+
+    def left(self, parts: Collection[str]) -> Floats:
+        """Time at each place that is left of some parts; devices of one rank are averaged."""
+        return self._sum(self._are(parts))
+
+    def left_of_steps(self) -> Floats:
+        """Time at each place that is left of the whole step."""
+        return self._sum(self.part != len(self.names) - 1)
+
+    def take(self, parts: Collection[str], wanted_us: Floats) -> Floats:
+        """Claim time of some parts at each place: at most what is left of them.
+
+        Returns
+        -------
+        numpy.ndarray
+            What was there to take at each place.
+        """
+        available = self.left(parts)
+        taken: Floats = np.clip(wanted_us, 0.0, np.maximum(available, 0.0))
+        share = np.divide(taken, available, out=np.zeros_like(taken), where=available > 0)
+        own = self._are(parts)
+        self.left_us[own] *= 1.0 - share[self.at[own]]
+        return taken
+
+    def _are(self, parts: Collection[str]) -> NDArray[np.bool_]:
+        return np.isin(self.part, [number for number, name in enumerate(self.names) if name in parts])
+
+    def _sum(self, own: NDArray[np.bool_]) -> Floats:
+        return _sums(self.at[own], self.left_us[own] * self.share[own], len(self.places))
 
 
-def _excess(work: pd.DataFrame) -> pd.DataFrame:
-    mean = work.groupby("step")["work_us"].transform("mean")
-    excess = (work["work_us"] - mean).where(work["is_critical"], 0.0)
-    return work[["rank", "step"]].assign(device=pd.array([pd.NA] * len(work), dtype="Int64"), part=IMBALANCE, time_us=excess)
+def _sums(at: Ints, values: Floats, length: int) -> Floats:
+    return np.bincount(at, values, minlength=length).astype(np.float64)

@@ -38,7 +38,7 @@ def measure(detector: Detector, ground: Ground) -> Finding | Cleared:
         If the run lacks what the detector reads.
     """
     evidence = detector.evidence(ground.run, ground.ledger, ground.work)
-    left_us = ground.left_us.copy()
+    left_us = ground.claims.left_us.copy()
     lost = lost_per_step(detector, evidence, ground)
     duration = ground.durations
     lost = lost.reindex(duration.index, fill_value=0.0)
@@ -46,7 +46,7 @@ def measure(detector: Detector, ground: Ground) -> Finding | Cleared:
     low, high, shares = _interval(lost.to_numpy(), duration.to_numpy())
     threshold = detector.threshold(ground.run)
     if not severity >= threshold or (low < LOWEST_LOW and len(duration) >= FEWEST_STEPS):
-        ground.left_us[:] = left_us
+        ground.claims.left_us[:] = left_us
         return Cleared(
             detector.name, detector.family, severity, threshold, f"{detector.title}: {text.share(severity)} of each step"
         )
