@@ -12,7 +12,7 @@ import pandas as pd
 
 from perfnb.errors import PerfnbError
 from perfnb.ledger import step_ledger
-from perfnb.run import Run
+from perfnb.run import Machine, Run
 from perfnb.tables import SCHEMAS, table_from_text
 from perfnb.work import rank_work
 
@@ -20,7 +20,7 @@ Family = Literal["data", "device idle", "device compute", "communication", "imba
 FLAG_ABOVE: Final = 0.05
 """Default share of step time from which a loss is a finding: torch_tb_profiler 0.4.3 reports waits above 5 % of a step."""
 
-_OTHERS: Final = ("ledger", "work", "config", "machine", "world_size")
+_OTHERS: Final = ("ledger", "work", "config", "machine", "world_size", "earlier")
 
 Unit = Literal["time", "memory", "opportunity"]
 """What a detector's loss is counted in: time of a step; bytes of a memory; nothing lost, but something unused."""
@@ -51,6 +51,8 @@ def example(
     config: Mapping[str, Any] | None = None,
     signals: tuple[str, ...] = (),
     world_size: int | None = None,
+    machine: Machine | None = None,
+    earlier: tuple[Run, ...] = (),
     **tables: str,
 ) -> DetectorExample:
     r"""Example whose tables are written as text, see `perfnb.tables.table_from_text`.
@@ -62,7 +64,14 @@ def example(
     """
     frames = {name: table_from_text(name, text) for name, text in tables.items()}
     run = dataclasses.replace(
-        Run(config=config or {}, signals=frozenset({*frames, *signals}), world_size=world_size), **cast("dict[str, Any]", frames)
+        Run(
+            config=config or {},
+            signals=frozenset({*frames, *signals}),
+            world_size=world_size,
+            machine=machine or Machine(),
+            earlier=earlier,
+        ),
+        **cast("dict[str, Any]", frames),
     )
     return DetectorExample(title, run, lost_share)
 
@@ -126,7 +135,12 @@ class Detector:
         for name in (*self.needs, *(table for table in self.reads if table in SCHEMAS and table not in self.optional)):
             if name not in run.signals:
                 raise Unmeasured(run.missing.get(name, f"the run has no {name}"))
-        given: dict[str, object] = {"config": run.config, "machine": run.machine, "world_size": run.world_size}
+        given: dict[str, object] = {
+            "config": run.config,
+            "machine": run.machine,
+            "world_size": run.world_size,
+            "earlier": run.earlier,
+        }
         for name in self.reads:
             if name in SCHEMAS:
                 given[name] = getattr(run, name) if name in run.signals else None
@@ -158,7 +172,7 @@ def detector(
     """Make a function a detector.
 
     The names of its parameters are what it reads: tables of a run, or `ledger`, `work` (see `perfnb.work.rank_work`), `config`,
-    `machine`, `world_size`; it gets nothing else. A table whose parameter has the default None is given as None where the run
+    `machine`, `world_size`, `earlier` (runs to compare with); it gets nothing else. A table whose parameter has the default None is given as None where the run
     lacks it; without any other the detector cannot look. It returns evidence; clipping to steps, severity, interval and floor
     are made by `perfnb.severity`, of memory by `perfnb.memory_loss`.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -24,13 +26,15 @@ _UNITS: Final = ("time", "memory", "opportunity")
 _LOGGER: Final = logging.getLogger(__name__)
 
 
-def diagnose(run: Run) -> Diagnosis:
+def diagnose(run: Run, *, earlier: Sequence[Run] = ()) -> Diagnosis:
     """Ranked bottlenecks of a run, what was looked at and is not limiting, and what could not be measured.
 
     Parameters
     ----------
     run
         A run from `read_trace`, or any that holds the tables.
+    earlier
+        Earlier runs of the same training: whether this one has become slower is told against those that are comparable.
 
     Returns
     -------
@@ -44,6 +48,7 @@ def diagnose(run: Run) -> Diagnosis:
     >>> perfnb.diagnose(perfnb.read_trace("data/samples/healthy")).findings.empty
     True
     """
+    run = replace(run, earlier=tuple(earlier)) if earlier else run
     ground: Ground | NoStepsError
     try:
         ground = Ground.of(run)

@@ -90,6 +90,8 @@ class Run:
         Base names of the files that were read.
     recordings
         How each rank's recording stands, of a run that perfnb recorded; empty for traces and logs.
+    earlier
+        Earlier runs of the same training that this one is held against, see `perfnb.diagnose`; no file names them.
     """
 
     steps: pd.DataFrame = field(default_factory=lambda: tables.empty("steps"))
@@ -112,6 +114,7 @@ class Run:
     world_size: int | None = None
     source: tuple[str, ...] = ()
     recordings: tuple[Recording, ...] = ()
+    earlier: tuple[Run, ...] = ()
 
     @property
     def ranks(self) -> tuple[int, ...]:
