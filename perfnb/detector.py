@@ -172,9 +172,9 @@ def detector(
     """Make a function a detector.
 
     The names of its parameters are what it reads: tables of a run, or `ledger`, `work` (see `perfnb.work.rank_work`), `config`,
-    `machine`, `world_size`, `earlier` (runs to compare with); it gets nothing else. A table whose parameter has the default None is given as None where the run
-    lacks it; without any other the detector cannot look. It returns evidence; clipping to steps, severity, interval and floor
-    are made by `perfnb.severity`, of memory by `perfnb.memory_loss`.
+    `machine`, `world_size`, `earlier` (runs to compare with); it gets nothing else. A table whose parameter has the default
+    None is given as None where the run lacks it; without any other the detector cannot look. It returns evidence; clipping to
+    steps, severity, interval and floor are made by `perfnb.claims` and `perfnb.severity`, of memory by `perfnb.memory_loss`.
 
     Parameters
     ----------
