@@ -17,6 +17,7 @@ from perfnb.config.json_file import CONFIG_NAME, config_beside
 from perfnb.errors import ConfigError, NotATraceError, TraceFormatError, TruncatedTraceWarning
 from perfnb.read.kineto.files import trace_files
 from perfnb.read.kineto.one_rank import OneRank, Options, read_one, shifted
+from perfnb.read.kineto.properties import constants_of
 from perfnb.read.kineto.ranks import ranks_of, world_size_of
 from perfnb.read.kineto.rows import ParserName
 from perfnb.read.kineto.signals import signals_of
@@ -188,4 +189,5 @@ def _machine(read: Sequence[OneRank]) -> Machine:
         device_memory_bytes=tuple(
             size if isinstance(size := each.get("totalGlobalMem"), int) and 0 <= size < _LARGEST else 0 for each in devices
         ),
+        constants=constants_of(devices),
     )
