@@ -24,6 +24,9 @@ def lost_per_step(detector: Detector, evidence: pd.DataFrame, ground: Ground) ->
     if evidence.empty:
         return pd.Series(dtype=float)
     lost = ground.at_places(evidence if "lost_us" in evidence else _clipped(detector, evidence, ground))
+    free = ground.device_free_us() if detector.family == "data" else None
+    if free is not None:
+        lost = np.fmin(lost, np.nan_to_num(free))  # a step that the device's events do not tell of counts nothing
     if detector.family == "over time":
         lost = np.minimum(lost, ground.claims.left_of_steps())
     if detector.claims:

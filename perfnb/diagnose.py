@@ -61,7 +61,7 @@ def diagnose(run: Run, *, earlier: Sequence[Run] = ()) -> Diagnosis:
     hints = tuple(each for each in answers if isinstance(each, Hint))
     if isinstance(ground, NoStepsError):
         return Diagnosis(tuple(found), (), cleared, unmeasured, run_line=repr(run), notes=run.notes, hints=hints)
-    sure = [each for each in found if each.unit != "time" or _is_sure(ground)]
+    sure = [each for each in found if each.unit != "time" or _is_sure(each, ground)]
     step_us, low_us, high_us = _mean(ground.durations)
     return Diagnosis(
         found=tuple(sure),
@@ -97,9 +97,9 @@ def _answer(detector: Detector, run: Run, ground: Ground | NoStepsError) -> Find
         return NotMeasured(detector.name, detector.family, failure, traceback.format_exc())
 
 
-def _is_sure(ground: Ground) -> bool:
-    """Whether losses of time are findings: with few steps, or without the device's clock, they are possible at most."""
-    return len(ground.durations) >= FEWEST_STEPS and not ground.is_bound_only
+def _is_sure(finding: Finding, ground: Ground) -> bool:
+    """Whether a loss of time is a finding: with few steps, or where the device may hide it, it is possible at most."""
+    return len(ground.durations) >= FEWEST_STEPS and not ground.is_bound_only(finding.category)
 
 
 def _rank(finding: Finding) -> tuple[int, float]:

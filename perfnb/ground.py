@@ -21,6 +21,8 @@ Ints = NDArray[np.int64]
 IMBALANCE = "imbalance"
 """Name of a part beside those of the ledger: what the rank with the most work has over the mean of all ranks."""
 
+_WITHOUT_WORK = ("data", "other")  # phases between whose events a device only waits
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ground:
@@ -70,10 +72,29 @@ class Ground:
         """Whether ranks wait for one another in collectives, so that there is a critical rank."""
         return len(set(self.work["rank"])) > 1 and bool((self.work["with_peers_us"] > 0).any())
 
-    @property
-    def is_bound_only(self) -> bool:
-        """Whether losses are at most what they look like: host time of a device job, of which the device may hide any part."""
-        return self.run.uses_device and not self.run.is_device_job
+    def is_bound_only(self, family: str) -> bool:
+        """Whether losses are at most what they look like: host time of a device job, of which the device may hide any part.
+
+        Waiting for data is known where events on the device timed its work: see `device_free_us`.
+        """
+        hidden = self.run.uses_device and not self.run.is_device_job
+        return hidden and not (family == "data" and self.device_free_us() is not None)
+
+    def device_free_us(self) -> Floats | None:
+        """Time of each place that the device was not between the events of a phase that gives it work; None where none told.
+
+        What the device was busy with hides loading: waiting for data costs at most this.
+        """
+        if self.run.is_device_job or not self.run.uses_device:
+            return None
+        timed = self.run.phases[self.run.phases["device_us"].notna() & ~self.run.phases["phase"].isin(_WITHOUT_WORK)]
+        place = self.claims.place(timed["rank"], timed["step"])
+        known = place >= 0
+        if not known.any():
+            return None
+        busy = _sums(place[known], timed["device_us"].to_numpy()[known], len(self.work))
+        free = self.work["duration_us"].to_numpy() - busy
+        return np.where(np.bincount(place[known], minlength=len(self.work)) > 0, np.maximum(free, 0.0), np.nan)
 
     @property
     def tier(self) -> int:

@@ -71,7 +71,7 @@ def measure(detector: Detector, ground: Ground) -> Finding | Cleared:
             f"{text.duration(float(duration.mean()))} ({text.share(low)} to {text.share(high)})"
         ),
         upper_bound=detector.upper_bound
-        or ground.is_bound_only
+        or ground.is_bound_only(detector.family)
         or (len(ranks) < (ground.run.world_size or 1) and detector.family == "communication"),
     )
 

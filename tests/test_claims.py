@@ -124,3 +124,20 @@ def test_a_table_with_a_default_is_none_where_it_is_missing() -> None:
 
     assert seen[0] is None
     assert len(seen[1]) == 1
+
+
+def test_events_on_the_device_tell_how_much_of_the_loading_it_hides() -> None:
+    phases = """rank step phase   wall_us device_us
+                0    1    data    60      25
+                0    1    forward 40      70
+                0    2    data    60      -
+                0    2    forward 40      -"""
+    steps = "rank step start_us duration_us\n0 1 0 100\n0 2 100 100"
+    ground = Ground.of(run(steps=steps, phases=phases, signals=("loader",), config={"device": "cuda"}))
+    stall = loses(60.0)
+
+    lost = lost_per_step(stall, stall.evidence(ground.run, ground.ledger), ground)
+
+    assert lost.to_list() == pytest.approx([30.0, 0.0])  # 70 of 100 us busy; nothing known of step 2
+    assert not ground.is_bound_only("data")
+    assert ground.is_bound_only("host")
