@@ -15,8 +15,8 @@ ranks      list of recordings, one per rank: {"header", "state", "reason", "tabl
 
 A case that could not run is stored as ``<case id>.failed.json``: {"case": ..., "reason": ...}.
 
-Kinds of cases. A module that adds faults of its own (`faults`, `controls`, `ranks`) offers ``FAULTS: tuple[Fault, ...]`` and
-``measure(case: Case, folder: Path) -> Measured``: it records the run that a user would have into ``folder`` (rank<r>/ in it,
+Kinds of cases. A module that adds faults of its own (`single`, `controls`, `ranks`) offers ``FAULTS: tuple[Fault, ...]``,
+``cases(split: Split) -> Iterator[Case]`` and ``measure(case: Case, folder: Path) -> Measured``: it records the run that a user would have into ``folder`` (rank<r>/ in it,
 as `perfnb.record` does), measures the truth in interleaved blocks, and returns what it measured. `run` calls it in a process
 of its own, packs the folder and writes the file.
 """
@@ -36,7 +36,7 @@ ON: Final = "on"
 
 Split = Literal["development", "held_out"]
 Clock = Literal["own", "wall", "memory"]
-"""What a truth is a share of: the contention-free step A = cpu + max(0, T - cpu - runqueue); the wall time T; bytes of a memory."""
+"""What a truth is a share of: own, the contention-free step A = cpu + max(0, T - cpu - runqueue); wall, T; memory, its bytes."""
 
 Dose = float | Literal["on"]
 
@@ -140,7 +140,7 @@ class Case:
     Attributes
     ----------
     kind
-        Module that measures it: "faults", "controls" or "ranks".
+        Module that measures it: "single", "controls" or "ranks".
     workload, setting
         Names of both.
     faults
@@ -171,7 +171,7 @@ class Case:
 
         Examples
         --------
-        >>> Case("faults", "mlp", "small", "development", ("slow_item",), 0.4).id
+        >>> Case("single", "mlp", "small", "development", ("slow_item",), 0.4).id
         'mlp-small-slow_item-40-quiet-0'
         """
         what = "+".join(self.faults) or self.control
