@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from math import comb
-from typing import Any, Final
+from typing import Any
 
 import pandas as pd
 
+from perfnb.analyses.rank_excess import rank_excess, why_not_comparable
 from perfnb.detector import Unmeasured, detector, example
-from perfnb.work import rank_work
-
-_FEWEST_STEPS: Final = 10
-_LARGEST_P: Final = 0.001
 
 
-def _text(least_work: int, *, worst_alternates: bool = False) -> dict[str, Any]:
-    """Twelve steps of 100 us of two ranks: rank 1 works all the time, rank 0 as given and waits for the rest."""
+def _text(least_work: int, *, swapped: int = 0, ranks: int = 2) -> dict[str, Any]:
+    """Twelve steps of 100 us: the last rank works all the time, the others as given, and wait for the rest.
+
+    In the first `swapped` steps rank 0 is the one that works all the time.
+    """
     steps, phases = ["rank step start_us duration_us"], ["rank step phase wall_us"]
     for step in range(12):
-        swap = worst_alternates and step % 2 == 1
-        for rank, work in enumerate((100, least_work) if swap else (least_work, 100)):
+        for rank in range(ranks):
+            worst = 0 if step < swapped else ranks - 1
+            work = 100 if rank == worst else least_work
             steps.append(f"{rank} {step} {step * 100} 100")
             phases += [f"{rank} {step} forward {work}", f"{rank} {step} communication {100 - work}"]
     return {"steps": "\n".join(steps), "phases": "\n".join(phases)}
@@ -28,60 +28,72 @@ def _text(least_work: int, *, worst_alternates: bool = False) -> dict[str, Any]:
 @detector(
     family="imbalance",
     title="Waiting for the rank with the most work",
-    needs=("collectives",),
+    claims=("imbalance",),
+    after=("uneven_stages", "input_straggler"),
     injected_by="uneven_rank",
     source="same rank worst in (1 + 1/R)/2 of steps, half-way from chance to always: a control .57, a slow rank 1.00 (recorded)",
-    not_to_confuse_with=("exposed_communication", "data_stall", "python_overhead"),
+    not_to_confuse_with=(
+        "exposed_communication",
+        "data_stall",
+        "python_overhead",
+        "input_straggler",
+        "uneven_stages",
+        "uneven_batches",
+    ),
     examples=(
         example(
             "rank 1 works 100 us, rank 0 works 60 us in every step: 20 of 100 us over the mean",
             lost_share=0.20,
-            signals=("collectives",),
             world_size=2,
             **_text(60),
         ),
         example(
             "rank 0 works 92 us, rank 1 100 us: 4 of 100 us over the mean stay under the threshold",
             lost_share=0.04,
-            signals=("collectives",),
             world_size=2,
             **_text(92),
         ),
         example(
             "the worst rank changes from step to step: that is uneven batches, not a slow rank",
             lost_share=0.0,
-            signals=("collectives",),
             world_size=2,
-            **_text(60, worst_alternates=True),
+            **_text(60, swapped=6),
+        ),
+        example(
+            "rank 1 is worst in 10 of the 11 steps after the first: chance gives that with p = .006, not below .001",
+            lost_share=0.0,
+            world_size=2,
+            **_text(60, swapped=2),
+        ),
+        example(
+            "rank 3 of four is worst in 8 of 11 steps: over (1 + 1/4)/2, but p = .0012",
+            lost_share=0.0,
+            world_size=4,
+            **_text(60, swapped=4, ranks=4),
+        ),
+        example(
+            "rank 3 of four is worst in 9 of 11 steps, p = .0001: it loses 30 of 100 us in these",
+            lost_share=0.30 * 9 / 11,
+            world_size=4,
+            **_text(60, swapped=3, ranks=4),
         ),
     ),
 )
-def slow_rank(ledger: pd.DataFrame, world_size: int | None) -> pd.DataFrame:
+def slow_rank(work: pd.DataFrame, world_size: int | None, host_samples: pd.DataFrame | None = None) -> pd.DataFrame:
     """Time of each step in which the other ranks wait for one that is slow at nearly every step.
 
     Work is the time of a step not spent with peers. The loss is the worst rank's work over the mean: what balanced ranks would
     save. It fires only if the same rank is worst in at least (1 + 1/R)/2 of the steps, which chance would give with a
-    probability below .001. It matters because every other device is paid for while it waits. It cannot see whether the rank
-    has more data or a slower machine.
+    probability below .001, and if waiting for data is not what it has in excess. The evidence names its host where that was
+    recorded. It matters because every other device is paid for while it waits. It cannot see whether the rank has more data or
+    a slower machine.
     """
-    work = rank_work(ledger)
-    ranks, steps = work["rank"].nunique(), work["step"].nunique()
-    if ranks < (world_size or 2) or ranks < 2:  # noqa: PLR2004 - a comparison needs two
-        message = f"has {ranks} of {world_size} ranks" if world_size and world_size > ranks else "the job has one rank"
-        raise Unmeasured(message)
-    if steps < _FEWEST_STEPS:
-        message = f"{steps} steps, needs {_FEWEST_STEPS}"
-        raise Unmeasured(message)
-    means = work.groupby("step")["work_us"].mean()
-    worst = work[work["is_critical"]]
-    counts = worst["rank"].value_counts()
-    often, slow = int(counts.iloc[0]), int(counts.index[0])
-    if often < (1 + 1 / ranks) / 2 * steps or _chance(often, steps, 1 / ranks) >= _LARGEST_P:
-        return worst.iloc[:0].assign(lost_us=0.0)
-    lost = worst.assign(mean_work_us=worst["step"].map(means), lost_us=lambda rows: rows["work_us"] - rows["mean_work_us"])
-    return lost[lost["rank"].eq(slow)]
-
-
-def _chance(often: int, steps: int, share: float) -> float:
-    """Probability that a rank is worst that often by chance (binomial)."""
-    return sum(comb(steps, k) * share**k * (1 - share) ** (steps - k) for k in range(often, steps + 1))
+    reason = why_not_comparable(work, world_size)
+    if reason:
+        raise Unmeasured(reason)
+    rows = rank_excess(work)
+    slow = rows[rows["causes"].eq("slow")]
+    if host_samples is None or host_samples.empty:
+        return slow
+    hosts = host_samples.dropna(subset="host").groupby("rank")["host"].first().astype(object)
+    return slow.assign(host=slow["rank"].map(hosts))
