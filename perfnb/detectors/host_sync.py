@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
+from perfnb.analyses.step_overlap import per_step
+from perfnb.categories import matching
 from perfnb.detector import detector, example
+
+_BLOCKING: Final = r"Synchronize"  # cuda* and hip*; copies block too, but one cannot tell which by their names
 
 _TABLES: dict[str, Any] = {
     "steps": """rank step start_us duration_us
@@ -24,7 +28,14 @@ _TABLES: dict[str, Any] = {
     needs=("device_ops",),
     injected_by="item_every_op",
     source="torch_tb_profiler 0.4.3 reports waits above 5 % of a step",
-    not_to_confuse_with=("launch_overhead", "python_overhead", "data_stall", "exposed_communication"),
+    not_to_confuse_with=(
+        "launch_overhead",
+        "recompilation",
+        "gpu_idle",
+        "python_overhead",
+        "data_stall",
+        "exposed_communication",
+    ),
     recorded_only_when="no device run of ours is recorded yet; the traces of the corpus have at most 0.4 %",
     examples=(
         example(
@@ -72,11 +83,16 @@ _TABLES: dict[str, Any] = {
         ),
     ),
 )
-def host_sync(ledger: pd.DataFrame) -> pd.DataFrame:
+def host_sync(ledger: pd.DataFrame, host_ops: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
     """Device time lost because the host waited for the device, so that no more work was queued.
 
     Counted from the end of the device's work to the end of the blocking call (`*Synchronize`, a copy to the host as `.item()`
     makes one) that covers that moment. It matters because reading a value less often removes it. The time a host spends in
-    such calls is not the loss: while the device works on, waiting is free. It cannot see which line of Python asked.
+    such calls (held_us in the evidence) is not the loss: while the device works on, waiting is free. It cannot see which line
+    of Python asked.
     """
-    return ledger[ledger["part"].eq("idle.sync")].rename(columns={"time_us": "lost_us"})
+    lost = ledger[ledger["part"].eq("idle.sync")].rename(columns={"time_us": "lost_us"})
+    calls = host_ops[host_ops["category"].eq("runtime").to_numpy(dtype=bool) & matching(host_ops["name"], _BLOCKING)]
+    held = per_step(calls[["rank", "start_us", "duration_us"]], steps).groupby(["rank", "step"])["inside_us"].sum()
+    held_us = held.reindex(pd.MultiIndex.from_frame(lost[["rank", "step"]])).fillna(0.0).to_numpy()
+    return lost.assign(held_us=held_us)

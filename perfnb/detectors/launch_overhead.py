@@ -11,11 +11,12 @@ from perfnb.detector import detector, example
     family="device idle",
     title="Waiting for kernels to be launched",
     claims=("idle.launch",),
-    needs=("device_ops",),
+    needs=("device_ops", "host_ops"),
+    after=("host_sync", "recompilation"),
     injected_by="small_ops",
     recorded_only_when="no device run of ours is recorded yet; the ResNet-50 traces of the corpus lose 6 to 18 % to it",
     source="TensorFlow profiler: kernel launch time is moderate from 3 % and high from 15 % of a step; torch_tb_profiler 5 %",
-    not_to_confuse_with=("python_overhead", "host_sync", "data_stall", "exposed_communication"),
+    not_to_confuse_with=("python_overhead", "host_sync", "recompilation", "gpu_idle", "data_stall", "exposed_communication"),
     examples=(
         example(
             "the host is inside operators for 20 us before its second launch of rank 0; rank 1's device never idles",
