@@ -73,3 +73,15 @@ class RunFolderError(PerfnbError):
 
 class LogFormatError(PerfnbError):
     """A training log cannot be read: says what it is, what was looked for and which formats are known."""
+
+
+class SnapshotFormatError(PerfnbError):
+    """A memory snapshot cannot be read: says what it is, what it lacks and how to make one."""
+
+
+class UnsafePickle(SnapshotFormatError):  # noqa: N818 - the name that memory.md gives it
+    """A pickle holds more than plain data, or is damaged: nothing of it was run."""
+
+
+class OutOfMemoryTextError(PerfnbError):
+    """A text is no out-of-memory message with the allocator's numbers: says what it is instead."""
