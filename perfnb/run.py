@@ -30,12 +30,16 @@ class Machine:
         Cores that the job may use (affinity and control group included).
     constants
         Measured properties, name to value.
+    links
+        How each pair of accelerators is connected, row by row as `nvidia-smi topo -m` says it: "NV12", "PIX", "SYS", ...; see
+        `perfnb.read.topology.with_topology`.
     """
 
     devices: tuple[str, ...] = ()
     device_memory_bytes: tuple[int, ...] = ()
     cpu_capacity: float | None = None
     constants: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
+    links: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +158,7 @@ class Run:
         """
         if self.host_ops.empty or (self.has_window and not self.is_device_job):
             return False
-        return bool(set(self.host_ops["category"].cat.categories) - {"gc"})
+        return bool(set(self.host_ops["category"].cat.categories) - {"gc", "compile"})
 
     def __repr__(self) -> str:
         """One line: what was read and how much."""

@@ -10,7 +10,7 @@ from perfnb.analyses.rank_excess import rank_excess, why_not_comparable
 from perfnb.detector import Unmeasured, detector, example
 
 
-def _text(slow: str, fast: str = "30 0", *, swaps: bool = False) -> dict[str, Any]:
+def _text(slow: str, fast: str, *, swaps: bool = False) -> dict[str, Any]:
     """Twelve steps of 100 us of two ranks that communicate in what forward and data leave; `slow` and `fast` give these two.
 
     Rank 1 is the slow one, or each in turn.
@@ -41,39 +41,39 @@ def _text(slow: str, fast: str = "30 0", *, swaps: bool = False) -> dict[str, An
     not_to_confuse_with=("slow_rank", "uneven_batches", "uneven_stages", "rank_imbalance"),
     examples=(
         example(
-            "rank 1 waits 60 us for data, rank 0 does not; both compute 30: 30 of 100 us over the mean",
+            "rank 1 waits 60 us for data, rank 0 does not; both compute 35: 30 of 100 us over the mean",
             lost_share=0.30,
             signals=("loader",),
             world_size=2,
-            **_text("30 60"),
+            **_text("35 60", "35 0"),
         ),
         example(
             "4 of 100 us over the mean stay under the threshold",
             lost_share=0.04,
             signals=("loader",),
             world_size=2,
-            **_text("30 8"),
+            **_text("87 8", "87 0"),
         ),
         example(
             "data is 16 of 20 us in excess: 80 % are enough, and 8 of 100 us over the mean",
             lost_share=0.08,
             signals=("loader",),
             world_size=2,
-            **_text("34 16"),
+            **_text("79 16", "75 0"),
         ),
         example(
             "data is 15 of 20 us in excess: it is not only the data",
             lost_share=0.0,
             signals=("loader",),
             world_size=2,
-            **_text("35 15", swaps=True),
+            **_text("80 15", "75 0", swaps=True),
         ),
         example(
             "both ranks wait for data alike: that is a data stall",
             lost_share=0.0,
             signals=("loader",),
             world_size=2,
-            **_text("30 40", "30 40"),
+            **_text("45 50", "45 50"),
         ),
     ),
 )
