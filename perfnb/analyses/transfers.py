@@ -211,3 +211,13 @@ def exposed_waits(run: Run, ledger: pd.DataFrame) -> pd.DataFrame:
         waited = covered(waiting, low, low + steps["duration_us"].to_numpy())
         rows.append(steps[["rank", "step"]].assign(device=device, waited_us=waited))
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=["rank", "step", "device", "waited_us"])
+
+
+def job_of(
+    steps: pd.DataFrame, collectives: pd.DataFrame, device_ops: pd.DataFrame | None = None, world_size: int | None = None
+) -> Run:
+    """Run of these tables alone, for what reads a run; a device job where there are device ops."""
+    if device_ops is None:
+        return Run(steps=steps, collectives=collectives, world_size=world_size)
+    signals = frozenset({"device_ops"})
+    return Run(steps=steps, collectives=collectives, device_ops=device_ops, signals=signals, world_size=world_size)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from perfnb.analyses.transfers import ON_HOST, exchanged_per_step, exposed_waits
+from perfnb.analyses.transfers import ON_HOST, exchanged_per_step, exposed_waits, job_of
 from perfnb.detector import Unmeasured, detector, example
-from perfnb.run import Run
 
 _CLAIMS = ("exposed_communication", *ON_HOST)
 _TWO_RANKS = """rank device stream kind          name           start_us duration_us correlation
@@ -132,9 +131,7 @@ def exposed_communication(
         own = ledger[ledger["part"].eq("exposed_communication")].rename(columns={"time_us": "lost_us"})
         if collectives is None or collectives.empty or device_ops is None:
             return own
-        run = Run(
-            steps=steps, collectives=collectives, device_ops=device_ops, signals=frozenset({"device_ops"}), world_size=world_size
-        )
+        run = job_of(steps, collectives, device_ops, world_size)
         waits = exposed_waits(run, ledger)
         both = own.merge(waits, how="left", on=["rank", "step", "device"])
         return both.assign(lost_us=np.maximum(both["lost_us"] - both["waited_us"].fillna(0.0), 0.0))
