@@ -10,13 +10,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.detection.case import Case, Clock, Measured, Truth
+from benchmarks.detection.case import Case, Clock, Measured, Split, Truth
 from benchmarks.detection.ranks_faults import CONTROLS, FAULT_BY_ID, FAULTS, WORKLOADS, config_of, sides_of
 from benchmarks.detection.ranks_job import RANKS, SIDES
 from benchmarks.detection.ranks_link import in_own_network
@@ -37,6 +37,17 @@ _LARGEST_EXCHANGE: Final = 0.05
 """Of a healthy step that exchanging gradients may take, against the same training that exchanges none."""
 
 
+def cases(split: Split) -> Iterator[Case]:
+    """All cases of a split: workloads x settings x faults x doses, and the controls."""
+    for workload in (each for each in WORKLOADS if each.split == split):
+        for setting in workload.settings:
+            for fault in FAULTS:
+                for dose in fault.doses[split]:
+                    yield Case("ranks", workload.name, setting, split, (fault.id,), dose)
+            for control in CONTROLS:
+                yield Case("ranks", workload.name, setting, split, control=control.id)
+
+
 def measure(case: Case, folder: Path) -> Measured:
     """Record the training of a case into a folder, and measure what its cause takes.
 
@@ -45,7 +56,7 @@ def measure(case: Case, folder: Path) -> Measured:
     case
         Of kind "ranks".
     folder
-        Where the run goes, rank0/ and rank1/ in it.
+        Where the run goes: run/rank0/ and run/rank1/ in it.
 
     Returns
     -------
@@ -70,7 +81,7 @@ def measure(case: Case, folder: Path) -> Measured:
         "recorded_steps": _SLOW_LINK_RECORDED_STEPS if links else _RECORDED_STEPS,
         "traced_steps": _TRACED_STEPS,
         "config": config_of(sides[0]),
-        "folder": str(folder.absolute()),
+        "folder": str(folder.absolute() / "run"),
     }
     answer = _run(spec, own_network=links)
     return _measured(case, answer["blocks"])
@@ -116,7 +127,8 @@ def _measured(case: Case, blocks: Sequence[Mapping[str, Any]]) -> Measured:
     notes = ("wall time less what the rank that waited longest for a core waited: two ranks that wait in turn count once",)
     if case.faults:
         return Measured((Truth(case.faults[0], clock, share, with_us, without_us, shares),), seen, notes=notes)
-    certified = {"exchange_share": share, "is_certified": share < _LARGEST_EXCHANGE}
+    # What the loader takes is not measured: its samples lie in memory, as those do that others are held against.
+    certified = {"data_share": float("nan"), "exchange_share": share, "is_certified": share < _LARGEST_EXCHANGE}
     return Measured((), {**_seen(blocks, "with"), "own_us": with_us}, certified, notes)
 
 
@@ -144,4 +156,4 @@ def _seen(blocks: Sequence[Mapping[str, Any]], side: str) -> dict[str, float]:
     return {"wall_us": float(steps[:, 0].mean() / 1e3), "runqueue_share": float(steps[:, 2].sum() / steps[:, 0].sum())}
 
 
-__all__ = ["CONTROLS", "FAULTS", "WORKLOADS", "measure"]
+__all__ = ["CONTROLS", "FAULTS", "WORKLOADS", "cases", "measure"]

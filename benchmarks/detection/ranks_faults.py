@@ -15,12 +15,12 @@ from benchmarks.detection.ranks_training import Training
 Sides = tuple[Training, Training]
 """The same training with the cause and without it."""
 
-_WIDE_BYTES: Final = 16 << 20
+_WIDE_BYTES: Final = 8 << 20
 _LINK_BYTES: Final = 64 << 20
 _SLOW_BIT_PER_S: Final = 3e9
 """A rate that the loopback device of two cores exceeds several times."""
 
-_DEEP_LAYERS: Final = 48
+_DEEP_LAYERS: Final = 64
 _TINY_MB: Final = 0.1
 _RANDOM_TURNS: Final = 97
 """Steps after which random batch sizes begin anew: no divisor of anything else that is periodic."""
@@ -49,12 +49,12 @@ def _wide_layers(base: Training) -> Sides:
 
 
 def _tiny_buckets(base: Training) -> Sides:
-    deep = replace(base, deep_layers=_DEEP_LAYERS)
+    deep = replace(base, batches=_scaled(base, 0.5), deep_layers=_DEEP_LAYERS)
     return replace(deep, bucket_cap_mb=_TINY_MB), deep
 
 
 def _sync_each_micro(base: Training) -> Sides:
-    accumulated = replace(base, batches=_scaled(base, 0.5), wide_bytes=_WIDE_BYTES // 4, accumulation=4)
+    accumulated = replace(base, batches=_scaled(base, 0.5), wide_bytes=_WIDE_BYTES // 2, accumulation=4)
     return replace(accumulated, syncs="each"), accumulated
 
 
@@ -84,7 +84,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         "communication",
         ("exposed_communication",),
         _wide_layers,
-        "16 MiB of weights that cost little to compute, half the batch; without: no gradients exchanged",
+        "8 MiB of weights that cost little to compute, half the batch; without: no gradients exchanged",
         accepted=("undersized_batch",),
         doses=ONCE,
         clock="wall",
@@ -94,7 +94,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         "communication",
         ("small_collectives",),
         _tiny_buckets,
-        "48 layers of 64 KiB in buckets of .1 MB; without: DistributedDataParallel's own buckets",
+        "64 layers of 108 kB in buckets of .1 MB; without: DistributedDataParallel's own buckets",
         accepted=("exposed_communication",),
         doses=ONCE,
         clock="wall",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -156,25 +156,36 @@ class Setup:
         sizes = [size for size in self.training.batches[self.rank] for _ in range(self.training.accumulation)]
         return DataLoader(self.data, batch_sampler=Turns(sizes, steps * self.training.accumulation), collate_fn=_as_it_is)
 
-    def steps(self, number: int) -> Iterator[int]:
-        """Train so many steps; what is yielded is the number of the one that has just ended."""
+    def steps(self, number: int, begin: Callable[[], None] | None = None) -> Iterator[int]:
+        """Train so many steps; what is yielded is the number of the one that has just ended.
+
+        Parameters
+        ----------
+        number
+            How many.
+        begin
+            Called whenever a batch is there.
+        """
         batches = iter(self.loader(number))
         for step in range(number):
             self.optimizer.zero_grad()
             for micro in range(self.training.accumulation):
-                self._micro_batch(*next(batches), is_last=micro == self.training.accumulation - 1)
+                batch = next(batches)
+                if begin is not None:
+                    begin()
+                self._micro_batch(*batch, is_last=micro == self.training.accumulation - 1)
             self.optimizer.step()
             yield step
 
     def _micro_batch(self, inputs: torch.Tensor, targets: torch.Tensor, *, is_last: bool) -> None:
         syncs = self.training.syncs == "each" or (self.training.syncs == "last" and is_last)
-        alone = contextlib.nullcontext() if syncs else self.model.no_sync()  # type: ignore[operator]  # of DDP
+        alone = contextlib.nullcontext() if syncs else self.model.no_sync()
         views = self.training.views[self.rank]
         with alone:
             scores = self.model(inputs.repeat_interleave(views, 0) if views > 1 else inputs)
             aims = targets.repeat_interleave(views, 0) if views > 1 else targets
             loss = cross_entropy(scores, aims.flatten()) / self.training.accumulation
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
 
 
 def prepare(training: Training, rank: int) -> Setup:
