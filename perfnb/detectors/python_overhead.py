@@ -13,6 +13,7 @@ _HOST_FLAG = 0.10  # recorded CPU runs with logging lose 37-42 % here, those wit
     family="device idle",
     title="Python code between the parts of a step",
     claims=("idle.python", "other.cpu", "other.wall"),
+    after=("garbage_collection_pauses", "checkpoint_stall"),
     flag_above_on_host=_HOST_FLAG,
     injected_by="python_logging",
     source="device: torch_tb_profiler 0.4.3 reports waits above 5 % of a step; CPU: recorded runs, .37-.42 against <= .02",
