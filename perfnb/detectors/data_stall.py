@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import pandas as pd
 
+from perfnb.analyses.loader_stall import STALL_PARTS
 from perfnb.detector import detector, example
 
 
 @detector(
     family="data",
     title="Waiting for data",
-    claims=("idle.data", "data.cpu", "data.blocked", "data.wall"),
+    claims=STALL_PARTS,
     needs=("loader",),
-    injected_by="slow_item",
+    is_base=True,
+    injected_by="slow_item, cold_read, cold_first_third, heavy_transform, rare_slow_item, short_epochs, many_workers",
     source="torch_tb_profiler 0.4.3 reports a DataLoader above 5 % of a step; TraceML warns from 10-20 %, gpuprof from 15-30 %",
     not_to_confuse_with=("python_overhead", "launch_overhead", "host_sync", "exposed_communication", "slow_rank"),
     examples=(
@@ -71,12 +73,13 @@ from perfnb.detector import detector, example
     ),
 )
 def data_stall(ledger: pd.DataFrame) -> pd.DataFrame:
-    """Time in which training waits for the next batch.
+    """Time in which training waits for the next batch, as far as no cause of it was found.
 
     On a device job this is the time that the device idles while the host is inside the DataLoader; loading that the device's
     queued work hides costs nothing and is not counted. On a CPU job it is all time inside the DataLoader but that on the run
-    queue, which other processes cause. It matters because workers, prefetching or caching can hide or remove nearly all of it.
-    It cannot see batches that come from anything but a torch DataLoader, nor why a batch is slow.
+    queue, which other processes cause. Restarted or too many workers, outliers, a cold cache, slow reads and slow transforms
+    take theirs first. It matters because workers, prefetching or caching can hide or remove nearly all of it. It cannot see
+    batches that come from anything but a torch DataLoader, nor why a batch is slow where a run has no samples of the host.
     """
-    stall = ledger[ledger["part"].isin(["idle.data", "data.cpu", "data.blocked", "data.wall"])]
+    stall = ledger[ledger["part"].isin(STALL_PARTS)]
     return stall.rename(columns={"time_us": "lost_us"})

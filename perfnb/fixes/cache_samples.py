@@ -11,7 +11,7 @@ from perfnb.fix import FixExample, fix
 
 @fix(
     knobs=("cache_samples",),
-    answers=("data_stall",),
+    answers=("slow_sample_read", "slow_transform", "data_stall"),
     reason="samples that are kept need neither be read nor transformed again",
     source="TensorFlow data performance guide, section caching; the same holds for a PyTorch dataset that keeps its samples",
     caution="only a deterministic transform may be cached; the prepared set must fit into memory; the first epoch gains nothing",

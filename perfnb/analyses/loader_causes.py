@@ -1,0 +1,110 @@
+"""Whether a loader waits for samples or works on them: each step's stall, divided between the two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from perfnb.analyses.loader_pauses import outlier_excess, restart_excess
+from perfnb.analyses.loader_stall import LoaderStall, loader_stall
+
+READ_CPU_US_PER_BYTE: Final = 0.25e-3
+"""CPU time of reading a byte from storage, microseconds: .22 to .38 ns at 64 KiB to 4 MiB a read (measured: Linux, 2-core VM)."""
+
+CLEARLY_MORE: Final = 2.0
+"""One of the two is clearly the larger from this ratio on; fitted on recorded CPU runs (detectors.md, section 3)."""
+
+_US_PER_S: Final = 1e6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoaderCauses:
+    """What the loader's time goes into.
+
+    Attributes
+    ----------
+    rows
+        One row per (rank, step), without long pauses (`perfnb.analyses.loader_pauses`): stall_us, reading_us (waiting for
+        storage, network, sleep, and the CPU time that reads from storage take), making_us (the rest of the CPU time, and of
+        workers their waiting for a core), is_reading, is_making (whether that is the rank's trouble), read_bytes_per_s,
+        switches_per_fetch.
+    reason
+        Why it is not known; empty where it is.
+    """
+
+    rows: pd.DataFrame
+    reason: str
+
+
+def loader_causes(
+    ledger: pd.DataFrame,
+    steps: pd.DataFrame,
+    config: Mapping[str, Any],
+    host_samples: pd.DataFrame | None,
+    phases: pd.DataFrame | None,
+) -> LoaderCauses:
+    """Divide each step's stall between waiting for samples and working on them.
+
+    The training thread's own time is known to the step: reading is the trouble where it takes more than making, making where
+    it takes clearly more than reading. Workers that have nothing to do count as waiting, so there it is the other way round.
+
+    Parameters
+    ----------
+    ledger, steps, config, host_samples, phases
+        See `perfnb.analyses.loader_stall.loader_stall`.
+    """
+    stall = loader_stall(ledger, steps, config, host_samples, phases)
+    if stall.reason:
+        return LoaderCauses(stall.rows.iloc[:0], stall.reason)
+    rates = sample_means(host_samples)
+    rows = _without_pauses(stall.rows, steps, rates["read_bytes_per_s"])
+    rows = rows.merge(rates, how="left", left_on="rank", right_index=True)
+    lasting_us = steps.merge(rows[["rank", "step"]], on=["rank", "step"]).groupby("rank")["duration_us"]
+    of_cpu = _reading_share(rows, lasting_us.sum(), stall)
+    reading = rows["blocked_us"] + rows["cpu_us"] * of_cpu
+    rows = rows.assign(reading_us=reading, making_us=rows["cpu_us"] * (1 - of_cpu) + rows["runqueue_us"])
+    sums = rows.groupby("rank")[["reading_us", "making_us"]].transform("sum")
+    over_making = 1.0 if not stall.workers else CLEARLY_MORE
+    over_reading = CLEARLY_MORE if not stall.workers else 1.0
+    switches = rows["worker_switches_per_s" if stall.workers else "voluntary_switches_per_s"]
+    rows = rows.assign(
+        is_reading=sums["reading_us"] > over_making * sums["making_us"],
+        is_making=sums["making_us"] > over_reading * sums["reading_us"],
+        switches_per_fetch=switches * rows["rank"].map(lasting_us.mean()) / _US_PER_S,
+    )
+    return LoaderCauses(rows, "")
+
+
+def sample_means(host_samples: pd.DataFrame | None) -> pd.DataFrame:
+    """Means over all samples of each rank, by rank: what it reads, how often it gives up its core, what its workers use.
+
+    A value that the host never told is NaN.
+    """
+    columns = ["read_bytes_per_s", "voluntary_switches_per_s", "worker_switches_per_s", "worker_cpu_cores"]
+    if host_samples is None:
+        return pd.DataFrame(columns=columns, dtype="float64", index=pd.Index([], dtype="int64"))
+    return host_samples.groupby("rank")[columns].mean()
+
+
+def _without_pauses(rows: pd.DataFrame, steps: pd.DataFrame, read_bytes_per_s: pd.Series) -> pd.DataFrame:
+    """Rows with what restarts of workers and outliers wait taken off: these are troubles of their own."""
+    restart = restart_excess(rows, steps)
+    rest = 1.0 - np.divide(restart, rows["stall_us"], out=np.zeros(len(rows)), where=rows["stall_us"] > 0)
+    rows = rows.assign(**{name: rows[name] * rest for name in ("stall_us", "cpu_us", "runqueue_us", "blocked_us")})
+    outlier = outlier_excess(rows, steps, read_bytes_per_s)
+    return rows.assign(stall_us=rows["stall_us"] - outlier, blocked_us=rows["blocked_us"] - outlier)
+
+
+def _reading_share(rows: pd.DataFrame, lasting_us: pd.Series, stall: LoaderStall) -> pd.Series:
+    """Share of the loader's CPU time that its reads from storage take; 0 where they are not known."""
+    if stall.workers:
+        cores = rows["worker_cpu_cores"]
+    else:
+        cores = rows["rank"].map(rows["cpu_us"].groupby(rows["rank"]).sum() / lasting_us)
+    reading = rows["read_bytes_per_s"] * READ_CPU_US_PER_BYTE / _US_PER_S
+    share = np.divide(reading, cores, out=np.zeros(len(rows)), where=(cores > 0).to_numpy())
+    return pd.Series(share, index=rows.index).clip(0.0, 1.0).fillna(0.0)

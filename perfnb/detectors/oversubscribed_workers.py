@@ -1,0 +1,112 @@
+"""Detector of more loader workers than cores, which wait for one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from perfnb.analyses.loader_stall import STALL_PARTS, loader_stall
+from perfnb.detector import Unmeasured, detector, example
+from perfnb.run import Machine
+
+_LEAST_RUNQUEUE_SHARE: Final = 0.30  # of the workers' time (a prior)
+
+
+def _text(stall: int, runqueue: float, *, workers: int = 8, ranks: int = 1) -> dict[str, Any]:
+    """Two steps of 100 us that wait as given for workers, which wait for a core for that share of the time and else compute."""
+    steps, phases = ["rank step start_us duration_us"], ["rank step phase wall_us cpu_us runqueue_us blocked_us"]
+    samples = ["rank time_us workers worker_cpu_cores worker_runqueue_share worker_blocked_share"]
+    for rank in range(ranks):
+        for step in range(2):
+            steps.append(f"{rank} {step} {step * 100} 100")
+            phases += [f"{rank} {step} data {stall} 0 0 {stall}", f"{rank} {step} forward {100 - stall} {100 - stall} 0 0"]
+        cores = workers * (1 - runqueue)
+        samples += [f"{rank} 0 {workers} - - -", f"{rank} 200 {workers} {cores} {runqueue} 0"]
+    return {"steps": "\n".join(steps), "phases": "\n".join(phases), "host_samples": "\n".join(samples)}
+
+
+@detector(
+    family="data",
+    title="Loader workers that wait for a core",
+    claims=STALL_PARTS,
+    needs=("loader",),
+    after=("worker_restart",),
+    injected_by="many_workers",
+    recorded_only_when="the detection benchmark injects it",
+    source="a run-queue share of .3 is a prior; torch.utils.data warns where num_workers is over the number of usable cores",
+    not_to_confuse_with=("slow_sample_read", "slow_transform", "outlier_samples", "worker_restart", "data_stall"),
+    upper_bound=True,
+    examples=(
+        example(
+            "8 workers on 2 cores wait for one for .75 of the time: 30 of the 40 us that training waits for them",
+            lost_share=0.30,
+            signals=("loader",),
+            machine=Machine(cpu_capacity=2),
+            **_text(40, 0.75, ranks=2),
+        ),
+        example(
+            "4 of 100 us stay under the threshold",
+            lost_share=0.04,
+            signals=("loader",),
+            machine=Machine(cpu_capacity=2),
+            **_text(8, 0.5),
+        ),
+        example(
+            "workers that wait for a core for .25 of the time are not held up by one another",
+            lost_share=0.0,
+            signals=("loader",),
+            machine=Machine(cpu_capacity=2),
+            **_text(40, 0.25),
+        ),
+        example(
+            "as many workers as cores: others take the cores",
+            lost_share=0.0,
+            signals=("loader",),
+            machine=Machine(cpu_capacity=8),
+            **_text(40, 0.75),
+        ),
+    ),
+)
+def oversubscribed_workers(
+    ledger: pd.DataFrame,
+    steps: pd.DataFrame,
+    host_samples: pd.DataFrame,
+    config: Mapping[str, Any],
+    machine: Machine,
+    phases: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Time in which training waits for loader workers that wait for a core themselves, where they are more than there are cores.
+
+    It fires where the workers spend at least .3 of their time on the run queue. It matters because each further worker then
+    takes memory and switches, and the training thread has to share its core. What it says is the most that fewer workers give
+    back: where samples need more CPU time than there is, they only wait less for one another. It cannot see what the training
+    thread itself waits for a core: that is `cpu_contention`.
+    """
+    stall = loader_stall(ledger, steps, config, host_samples, phases)
+    none = stall.rows.iloc[:0].assign(lost_us=0.0)
+    if stall.workers == 0:
+        return none
+    capacity = _capacity(machine, host_samples)
+    if capacity is None:
+        message = "how many cores the job may use is not known: record with perfnb.record"
+        raise Unmeasured(message)
+    if stall.workers is not None and stall.workers <= capacity:
+        return none
+    if stall.reason:
+        raise Unmeasured(stall.reason)
+    rows = stall.rows.assign(workers=stall.workers, cores=capacity)
+    waited = rows[["cpu_us", "runqueue_us", "blocked_us"]].sum(axis=1).groupby(rows["rank"]).transform("sum")
+    queued = rows["runqueue_us"].groupby(rows["rank"]).transform("sum")
+    share = np.divide(queued, waited, out=np.zeros(len(rows)), where=waited > 0)
+    return rows[share >= _LEAST_RUNQUEUE_SHARE].assign(lost_us=lambda kept: kept["runqueue_us"])
+
+
+def _capacity(machine: Machine, host_samples: pd.DataFrame) -> float | None:
+    """Cores that the job may use: as the machine says, else the limit that was sampled."""
+    if machine.cpu_capacity is not None:
+        return machine.cpu_capacity
+    limits = host_samples["cgroup_cpu_limit"].dropna()
+    return float(limits.min()) if len(limits) else None

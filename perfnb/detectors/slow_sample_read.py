@@ -1,0 +1,122 @@
+"""Detector of a loader that waits for its samples: for a disk, a network, a lock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from perfnb.analyses.loader_causes import loader_causes
+from perfnb.analyses.loader_stall import STALL_PARTS
+from perfnb.detector import Unmeasured, detector, example
+
+_STEPS = "rank step start_us duration_us\n0 7 0 100\n0 8 100 100\n1 7 0 100\n1 8 100 100"
+_STEP = "rank step start_us duration_us\n0 7 0 100"
+
+
+def _phases(cpu: int, blocked: int, ranks: int = 1) -> str:
+    """Phases of steps 7 and 8 of 100 us each, of which loading takes as given."""
+    rest = 100 - cpu - blocked
+    return "rank step phase wall_us cpu_us runqueue_us blocked_us\n" + "\n".join(
+        f"{rank} {step} data {cpu + blocked} {cpu} 0 {blocked}\n{rank} {step} forward {rest} {rest} 0 0"
+        for rank in range(ranks)
+        for step in ((7, 8) if ranks > 1 else (7,))
+    )
+
+
+def _samples(cpu: float, runqueue: float, blocked: float) -> str:
+    """Two workers, of which each ran, waited for a core, or neither for these shares of the time."""
+    columns = "rank time_us workers worker_cpu_cores worker_runqueue_share worker_blocked_share"
+    return f"{columns}\n0 0 2 - - -\n0 100 2 {2 * cpu} {runqueue} {blocked}"
+
+
+@detector(
+    family="data",
+    title="Waiting for samples to be read",
+    claims=STALL_PARTS,
+    needs=("loader",),
+    after=("worker_restart", "oversubscribed_workers", "outlier_samples", "cold_cache"),
+    injected_by="slow_item, cold_read",
+    recorded_only_when="the detection benchmark injects it",
+    source="reads: 64 of 64 recorded CPU runs with slow reads are blocked for longer than they run; torch_tb_profiler: 5 %",
+    not_to_confuse_with=(
+        "slow_transform",
+        "data_stall",
+        "outlier_samples",
+        "worker_restart",
+        "padding_waste",
+        "exposed_transfer",
+    ),
+    examples=(
+        example(
+            "without workers loading waits 30 of 100 us and computes 10: the waiting is lost",
+            lost_share=0.30,
+            config={"num_workers": 0},
+            signals=("loader",),
+            steps=_STEPS,
+            phases=_phases(10, 30, ranks=2),
+        ),
+        example(
+            "waits 4 of 100 us: under the threshold",
+            lost_share=0.04,
+            config={"num_workers": 0},
+            signals=("loader",),
+            steps=_STEP,
+            phases=_phases(2, 4),
+        ),
+        example(
+            "computes as long as it waits: not the reading",
+            lost_share=0.0,
+            config={"num_workers": 0},
+            signals=("loader",),
+            steps=_STEP,
+            phases=_phases(20, 20),
+        ),
+        example(
+            "computes as long as it waits, but .1 cores of that are spent on 400 MB/s of reads from storage",
+            lost_share=0.30,
+            config={"num_workers": 0},
+            signals=("loader",),
+            steps=_STEP,
+            phases=_phases(20, 20),
+            host_samples="rank time_us workers read_bytes_per_s\n0 0 0 -\n0 100 0 4e8",
+        ),
+        example(
+            "two workers wait .8 and run .2 of the time: so much of the 50 of 100 us that training waits for them",
+            lost_share=0.40,
+            signals=("loader",),
+            steps=_STEP,
+            phases=_phases(0, 50),
+            host_samples=_samples(0.2, 0.0, 0.8),
+        ),
+        example(
+            "workers wait only twice as long as they run: they may have had nothing to do",
+            lost_share=0.0,
+            signals=("loader",),
+            steps=_STEP,
+            phases=_phases(0, 60),
+            host_samples=_samples(0.25, 0.0625, 0.625),
+        ),
+    ),
+)
+def slow_sample_read(
+    ledger: pd.DataFrame,
+    steps: pd.DataFrame,
+    config: Mapping[str, Any],
+    host_samples: pd.DataFrame | None = None,
+    phases: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Time in which training waits for data while the loader waits itself: for storage, a network, a lock, a sleep.
+
+    It fires where that is longer than the loader's CPU time (with workers: more than twice as long, for idle workers wait too),
+    and counts with it the CPU time that the measured reads from storage take, at .25 ns per byte. Long pauses at the start of
+    epochs and of single samples are left to their own detectors. The evidence shows the rate of reads and how often the loader
+    gave up its core per fetch: about once per sample where each sample is a wait. It matters because more workers wait at the
+    same time, and a cache or a local copy does not wait. It cannot see what is waited for, nor the CPU time of system calls
+    other than reads from storage: that stays with the transform. What workers do is sampled ten times a second.
+    """
+    causes = loader_causes(ledger, steps, config, host_samples, phases)
+    if causes.reason:
+        raise Unmeasured(causes.reason)
+    return causes.rows[causes.rows["is_reading"]].assign(lost_us=lambda rows: rows["reading_us"])
