@@ -95,6 +95,15 @@ SCHEMAS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
             "bytes": INT,
             "allocated_bytes": NULLABLE,  # totals of that memory after this row
             "reserved_bytes": NULLABLE,
+            # of a memory snapshot, else NA; there a row is also a change of the segments, and `bytes` theirs
+            "sequence": NULLABLE,  # order of the rows of a memory; below 0: the state before the first event
+            "action": TEXT,  # existing, alloc, free_requested, free_completed, segment_existing, segment_alloc, ..., oom
+            "requested_bytes": NULLABLE,  # as asked for; `bytes` counts whole blocks
+            "stream": NULLABLE,
+            "pool": TEXT,  # small, large, private:id
+            "phase": TEXT,
+            "category": TEXT,  # what the memory holds: parameter, gradient, activation, ...
+            "stack": TEXT,  # file:line:name from the innermost frame outwards, joined by ";"
         },
         # (rank, step, device): torch's caching allocator at the end of the step; counters are since the process began
         "allocator": {

@@ -22,6 +22,7 @@ MEMORY_COLUMNS: Final = (
 )
 
 _MEMORY: Final = ["rank", "device"]
+_CHANGES: Final = ("alloc", "free_requested")
 _SERIES: Final = ("allocated_bytes", "reserved_bytes", "since_start_bytes")
 
 
@@ -53,12 +54,18 @@ def memory_timeline(run: Run) -> pd.DataFrame:
     >>> memory_timeline(Run(allocations=blocks))[["since_start_bytes", "baseline_bytes"]].to_numpy().tolist()
     [[512, 1000], [0, 1000]]
     """
-    rows = run.allocations
+    rows = _changes(run.allocations)
     memory = rows.groupby(_MEMORY, dropna=False, sort=False)
     baseline = rows["allocated_bytes"] - rows["bytes"]
     first = baseline.groupby([rows[name] for name in _MEMORY], dropna=False, sort=False).transform("first")
     found = rows.assign(since_start_bytes=memory["bytes"].cumsum(), baseline_bytes=first.astype("Int64"))
     return found[list(MEMORY_COLUMNS)]
+
+
+def _changes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows that change the allocated bytes; of a snapshot, also the state before its first event and the segments are rows."""
+    is_change = rows["action"].isna() | rows["action"].isin(_CHANGES)
+    return rows[is_change & ~rows["sequence"].lt(0).fillna(value=False).astype(bool)].reset_index(drop=True)
 
 
 def memory_peaks(timeline: pd.DataFrame) -> pd.DataFrame:
