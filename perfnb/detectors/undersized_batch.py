@@ -93,7 +93,7 @@ def undersized_batch(
     whether the training learns as well from a larger batch. On a GPU, where the optimizer counts as events on the device timed
     it, it is not validated.
     """
-    is_host = ledger["clock"].eq("host").all()
+    is_host = bool(ledger["clock"].eq("host").all())
     step_us = ledger[~ledger["part"].str.endswith(".runqueue")].groupby(["rank", "step"])["time_us"].sum()
     devices = ledger.groupby(["rank", "step"])["device"].nunique().clip(lower=1)
     step_us = step_us / devices

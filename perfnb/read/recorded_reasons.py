@@ -27,6 +27,7 @@ _REASONS: Final[Mapping[str, str]] = MappingProxyType(
         "gpu_samples": "no GPU was sampled",
         "host_samples": "the host was not sampled",
         "training": "nothing was told of the training itself: recorder.log(loss=...)",
+        "compile": "whether torch compiled was not recorded: an older recording",
         "loader": "no step waited for a batch: batches come from something else than a DataLoader",
         "schedstat": NO_SCHEDSTAT,
     }

@@ -15,7 +15,6 @@ from perfnb.record.allocator import AllocatorCollector
 from perfnb.record.cgroup import cpu_capacity
 from perfnb.record.device_events import DeviceEvents
 from perfnb.record.gaps import Gaps
-from perfnb.record.gc_pauses import CollectorPauses
 from perfnb.record.gpu import GpuCollector
 from perfnb.record.hooks import Watch
 from perfnb.record.host import HostCollector
@@ -23,6 +22,7 @@ from perfnb.record.json_rows import json_value
 from perfnb.record.late_values import LateValues
 from perfnb.record.marks import QUIET_NS, Code, Mark, Marks
 from perfnb.record.nvidia import NoDevices, devices
+from perfnb.record.pauses import Pauses
 from perfnb.record.phases import PhaseFold
 from perfnb.record.sampler import Sampler
 from perfnb.record.seen_config import seen_of_torch
@@ -68,7 +68,7 @@ class Background:
         self.devices = _devices()
         self.cpu_capacity = cpu_capacity()
         self._fold, self._values, self._events = PhaseFold(), LateValues(), DeviceEvents()
-        self._pauses = CollectorPauses()
+        self._pauses = Pauses()
         self._allocator: AllocatorCollector | None = None
         self._window: Window | None = None
         self._sink: Sink | None = None
@@ -83,6 +83,7 @@ class Background:
         # done at the edges of steps: every how many, what, and the table and column that lack it where it fails
         self._parts: list[tuple[int, Callable[[int], None], str, str | None]] = [
             (1, self._follow_modules, "phases", "forward"),
+            (1, self._pauses.follow_compiler, "compile", None),
             (LOOK_EVERY_STEPS, self._look, "config", None),
             (COPY_EVERY_STEPS, self._copy_values, "training", None),
         ]

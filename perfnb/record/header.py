@@ -58,7 +58,7 @@ def header(config: Mapping[str, Any] | None, devices: Mapping[str, Any], cpu_cap
     -------
     dict
         schema_version, columns (of each table), rank, world_size, host, process, boot (which tells whether two monotonic
-        clocks are one), monotonic_ns and wall_ns (the same moment on both clocks), config, machine, versions.
+        clocks are one), monotonic_ns and wall_ns (the same moment on both clocks), signals, config, machine, versions.
     """
     rank, world_size = rank_and_world_size()
     return {
@@ -71,6 +71,7 @@ def header(config: Mapping[str, Any] | None, devices: Mapping[str, Any], cpu_cap
         "boot": _boot(),
         "monotonic_ns": time.perf_counter_ns(),
         "wall_ns": time.time_ns(),
+        "signals": ["compile"],  # recorded where it happens: without a row nothing compiled
         "config": json_value(dict(config or {})),
         "machine": {**devices, "cpu_capacity": cpu_capacity},
         "versions": {"perfnb": perfnb.__version__, "python": platform.python_version(), "torch": _version("torch")},

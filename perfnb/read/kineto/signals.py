@@ -38,7 +38,9 @@ def signals_of(made: Mapping[str, pd.DataFrame], world_size: int | None) -> tupl
         missing["collectives"] = _no_communication(device, world_size)
     if made["allocations"].empty:
         missing["allocations"] = "the trace holds no memory events: record with profile_memory=True"
-    known = {name for name, frame in made.items() if not frame.empty} | {"collectives", "loader", "phases.other"}
+    if "host_ops" in missing:
+        missing["compile"] = missing["host_ops"]  # torch's compiler leaves ranges in a trace
+    known = {name for name, frame in made.items() if not frame.empty} | {"collectives", "compile", "loader", "phases.other"}
     return frozenset(known - missing.keys()), missing
 
 
