@@ -77,7 +77,7 @@ def host_memory_leak(host_samples: pd.DataFrame, steps: pd.DataFrame, config: Ma
     if known.empty:
         message = "the memory of the training process was not recorded"
         raise Unmeasured(message)
-    found = growing_memories(_by_step(known, steps), config)
+    found = growing_memories(_by_step(known, steps), config, within_steps=True)
     if reason := why_short(found):
         raise Unmeasured(reason)
     if found.loc[found["verdict"].eq("leak"), "capacity_bytes"].isna().any():
