@@ -85,3 +85,15 @@ class UnsafePickle(SnapshotFormatError):  # noqa: N818 - the name that memory.md
 
 class OutOfMemoryTextError(PerfnbError):
     """A text is no out-of-memory message with the allocator's numbers: says what it is instead."""
+
+
+class NoRoomError(PerfnbError):
+    """A simulated allocator found no room: the request, what was held and the capacity, as attributes."""
+
+    def __init__(self, wanted: int, segment: int, allocated: int, reserved: int, capacity: int) -> None:
+        super().__init__(wanted, segment, allocated, reserved, capacity)
+        self.wanted, self.segment, self.allocated, self.reserved, self.capacity = wanted, segment, allocated, reserved, capacity
+
+    def __str__(self) -> str:
+        """What was wanted and what was there."""
+        return f"no room for {self.wanted:,} bytes: {self.allocated:,} allocated, {self.reserved:,} of {self.capacity:,} reserved"
