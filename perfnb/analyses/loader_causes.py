@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from perfnb.analyses.loader_pauses import outlier_excess, restart_excess
-from perfnb.analyses.loader_stall import LoaderStall, loader_stall
+from perfnb.analyses.loader_stall import LoaderStall, held_up_by_one_another, loader_stall, usable_cores
+from perfnb.run import Machine
 
 READ_CPU_US_PER_BYTE: Final = 0.25e-3
 """CPU time of reading a byte from storage, microseconds: .22 to .38 ns at 64 KiB to 4 MiB a read (measured: Linux, 2-core VM)."""
@@ -28,7 +29,8 @@ class LoaderCauses:
     Attributes
     ----------
     rows
-        One row per (rank, step), without long pauses (`perfnb.analyses.loader_pauses`): stall_us, reading_us (waiting for
+        One row per (rank, step), without long pauses (`perfnb.analyses.loader_pauses`) and
+        without what too many workers wait for one another: stall_us, reading_us (waiting for
         storage, network, sleep, and the CPU time that reads from storage take), making_us (the rest of the CPU time, and of
         workers their waiting for a core), is_reading, is_making (whether that is the rank's trouble), read_bytes_per_s,
         switches_per_fetch.
@@ -46,6 +48,7 @@ def loader_causes(
     config: Mapping[str, Any],
     host_samples: pd.DataFrame | None,
     phases: pd.DataFrame | None,
+    machine: Machine,
 ) -> LoaderCauses:
     """Divide each step's stall between waiting for samples and working on them.
 
@@ -56,12 +59,16 @@ def loader_causes(
     ----------
     ledger, steps, config, host_samples, phases
         See `perfnb.analyses.loader_stall.loader_stall`.
+    machine
+        What the run ran on.
     """
     stall = loader_stall(ledger, steps, config, host_samples, phases)
     if stall.reason:
         return LoaderCauses(stall.rows.iloc[:0], stall.reason)
     rates = sample_means(host_samples)
-    rows = _without_pauses(stall.rows, steps, rates["read_bytes_per_s"])
+    queued = held_up_by_one_another(stall, usable_cores(machine, host_samples))
+    rows = stall.rows.assign(**{name: stall.rows[name] - queued for name in ("stall_us", "runqueue_us")})
+    rows = _without_pauses(rows, steps, rates["read_bytes_per_s"])
     rows = rows.merge(rates, how="left", left_on="rank", right_index=True)
     lasting_us = steps.merge(rows[["rank", "step"]], on=["rank", "step"]).groupby("rank")["duration_us"]
     of_cpu = _reading_share(rows, lasting_us.sum(), stall)

@@ -13,11 +13,15 @@ from perfnb.analyses.sampled_time import mean_between
 from perfnb.config.mapping import has_knob, value_of
 from perfnb.errors import ConfigError
 from perfnb.intervals import Floats
+from perfnb.run import Machine
 
 STALL_PARTS: Final = ("idle.data", "data.cpu", "data.blocked", "data.wall")
 """Ledger parts in which a step waits for data; time on the run queue is not the loader's."""
 
 STALL_COLUMNS: Final = ("rank", "step", "stall_us", "cpu_us", "runqueue_us", "blocked_us")
+
+LEAST_RUNQUEUE_SHARE: Final = 0.30
+"""Share of their time that workers wait for a core, from which on they hold up one another (a prior)."""
 
 _LARGEST_UNKNOWN_SHARE: Final = 0.20  # detectors.md 1.5: what misses in more than a fifth of the rows is not measured
 _PARTS: Final = ["cpu_us", "runqueue_us", "blocked_us"]
@@ -115,6 +119,38 @@ def loader_stall(
     missing = rows.loc[rows["cpu_us"].isna(), "stall_us"].sum()
     is_known = missing <= _LARGEST_UNKNOWN_SHARE * rows["stall_us"].sum()
     return LoaderStall(rows, workers, "" if is_known and rows["cpu_us"].notna().any() else why)
+
+
+def usable_cores(machine: Machine, host_samples: pd.DataFrame | None = None) -> float | None:
+    """Cores that the job may use: as the machine says, else the smallest limit that was sampled; None where neither tells.
+
+    Examples
+    --------
+    >>> usable_cores(Machine(cpu_capacity=2))
+    2
+    """
+    if machine.cpu_capacity is not None:
+        return machine.cpu_capacity
+    limits = pd.Series(dtype=float) if host_samples is None else host_samples["cgroup_cpu_limit"].dropna()
+    return float(limits.min()) if len(limits) else None
+
+
+def held_up_by_one_another(stall: LoaderStall, cores: float | None) -> pd.Series:
+    """Time of each row of a stall in which workers, more than there are cores, wait for a core; 0 where that is not the trouble.
+
+    Parameters
+    ----------
+    stall
+        See `loader_stall`.
+    cores
+        See `usable_cores`.
+    """
+    rows = stall.rows
+    if cores is None or not stall.workers or stall.workers <= cores:
+        return pd.Series(0.0, index=rows.index)
+    waited = rows[_PARTS].sum(axis=1).groupby(rows["rank"]).transform("sum")
+    queued = rows["runqueue_us"].groupby(rows["rank"]).transform("sum")
+    return rows["runqueue_us"].where(queued >= LEAST_RUNQUEUE_SHARE * waited, 0.0).fillna(0.0)
 
 
 def _unknown(stall: pd.DataFrame, host: pd.DataFrame, workers: int | None, reason: str) -> LoaderStall:

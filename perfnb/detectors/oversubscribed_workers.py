@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from perfnb.analyses.loader_stall import STALL_PARTS, loader_stall
+from perfnb.analyses.loader_stall import STALL_PARTS, held_up_by_one_another, loader_stall, usable_cores
 from perfnb.detector import Unmeasured, detector, example
 from perfnb.run import Machine
-
-_LEAST_RUNQUEUE_SHARE: Final = 0.30  # of the workers' time (a prior)
 
 
 def _text(stall: int, runqueue: float, *, workers: int = 8, ranks: int = 1) -> dict[str, Any]:
@@ -89,24 +86,12 @@ def oversubscribed_workers(
     none = stall.rows.iloc[:0].assign(lost_us=0.0)
     if stall.workers == 0:
         return none
-    capacity = _capacity(machine, host_samples)
-    if capacity is None:
+    cores = usable_cores(machine, host_samples)
+    if cores is None:
         message = "how many cores the job may use is not known: record with perfnb.record"
         raise Unmeasured(message)
-    if stall.workers is not None and stall.workers <= capacity:
+    if stall.workers is not None and stall.workers <= cores:
         return none
     if stall.reason:
         raise Unmeasured(stall.reason)
-    rows = stall.rows.assign(workers=stall.workers, cores=capacity)
-    waited = rows[["cpu_us", "runqueue_us", "blocked_us"]].sum(axis=1).groupby(rows["rank"]).transform("sum")
-    queued = rows["runqueue_us"].groupby(rows["rank"]).transform("sum")
-    share = np.divide(queued, waited, out=np.zeros(len(rows)), where=waited > 0)
-    return rows[share >= _LEAST_RUNQUEUE_SHARE].assign(lost_us=lambda kept: kept["runqueue_us"])
-
-
-def _capacity(machine: Machine, host_samples: pd.DataFrame) -> float | None:
-    """Cores that the job may use: as the machine says, else the limit that was sampled."""
-    if machine.cpu_capacity is not None:
-        return machine.cpu_capacity
-    limits = host_samples["cgroup_cpu_limit"].dropna()
-    return float(limits.min()) if len(limits) else None
+    return stall.rows.assign(lost_us=held_up_by_one_another(stall, cores), workers=stall.workers, cores=cores)

@@ -10,6 +10,7 @@ import pandas as pd
 from perfnb.analyses.loader_causes import loader_causes
 from perfnb.analyses.loader_stall import STALL_PARTS
 from perfnb.detector import Unmeasured, detector, example
+from perfnb.run import Machine
 
 _STEPS = "rank step start_us duration_us\n0 7 0 100\n0 8 100 100\n1 7 0 100\n1 8 100 100"
 _STEP = "rank step start_us duration_us\n0 7 0 100"
@@ -104,6 +105,7 @@ def slow_sample_read(
     ledger: pd.DataFrame,
     steps: pd.DataFrame,
     config: Mapping[str, Any],
+    machine: Machine,
     host_samples: pd.DataFrame | None = None,
     phases: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
@@ -116,7 +118,7 @@ def slow_sample_read(
     same time, and a cache or a local copy does not wait. It cannot see what is waited for, nor the CPU time of system calls
     other than reads from storage: that stays with the transform. What workers do is sampled ten times a second.
     """
-    causes = loader_causes(ledger, steps, config, host_samples, phases)
+    causes = loader_causes(ledger, steps, config, host_samples, phases, machine)
     if causes.reason:
         raise Unmeasured(causes.reason)
     return causes.rows[causes.rows["is_reading"]].assign(lost_us=lambda rows: rows["reading_us"])

@@ -10,6 +10,7 @@ import pandas as pd
 from perfnb.analyses.loader_causes import loader_causes
 from perfnb.analyses.loader_stall import STALL_PARTS
 from perfnb.detector import Unmeasured, detector, example
+from perfnb.run import Machine
 
 _STEPS = "rank step start_us duration_us\n0 7 0 100\n0 8 100 100\n1 7 0 100\n1 8 100 100"
 _STEP = "rank step start_us duration_us\n0 7 0 100"
@@ -95,6 +96,7 @@ def slow_transform(
     ledger: pd.DataFrame,
     steps: pd.DataFrame,
     config: Mapping[str, Any],
+    machine: Machine,
     host_samples: pd.DataFrame | None = None,
     phases: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
@@ -106,7 +108,7 @@ def slow_transform(
     beside the training, and what a cache keeps need not be computed again. It cannot tell decoding from augmenting, nor a
     transform from system calls. What workers do is sampled ten times a second.
     """
-    causes = loader_causes(ledger, steps, config, host_samples, phases)
+    causes = loader_causes(ledger, steps, config, host_samples, phases, machine)
     if causes.reason:
         raise Unmeasured(causes.reason)
     return causes.rows[causes.rows["is_making"]].assign(lost_us=lambda rows: rows["making_us"])

@@ -15,7 +15,7 @@ _DEFAULT: Final = 2  # torch.utils.data.DataLoader, torch 2.13
     knobs=("prefetch_factor",),
     answers=("host_memory_pressure",),
     reason="num_workers x prefetch_factor batches are held in the host's memory",
-    source="PyTorch documentation, torch.utils.data.DataLoader: prefetch_factor, batches loaded ahead by each worker, 2 by default",
+    source="PyTorch documentation, torch.utils.data.DataLoader: batches that each worker loads ahead, 2 by default",
     caution="batches whose loading times vary much may then be waited for",
     examples=(
         FixExample("from 8 to 2", {"num_workers": 4, "prefetch_factor": 8}, {"prefetch_factor": 2}),

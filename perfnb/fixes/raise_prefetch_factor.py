@@ -25,7 +25,7 @@ def _run(*waits: int) -> Run:
     knobs=("prefetch_factor",),
     answers=("outlier_samples", "data_stall"),
     reason="a longer queue of batches lasts over a slow one",
-    source="PyTorch documentation, torch.utils.data.DataLoader: prefetch_factor, batches loaded ahead by each worker, 2 by default",
+    source="PyTorch documentation, torch.utils.data.DataLoader: batches that each worker loads ahead, 2 by default",
     caution="num_workers x prefetch_factor batches are held in shared memory",
     examples=(
         FixExample("few long waits", _TWO_WORKERS, {"prefetch_factor": OneOf((4, 8))}, run=_run(1, 1, 1, 97)),
