@@ -47,6 +47,10 @@ class SizeModel:
         """Size below which the fixed time is more than half of a call."""
         return self.alpha_us * self.bytes_per_us if self.alpha_us > 0 else 0.0
 
+    def fixed_share(self, bus_bytes: Floats) -> Floats:
+        """Share of a call of each size that is its fixed time."""
+        return self.alpha_us / (self.alpha_us + bus_bytes / self.bytes_per_us)
+
 
 def size_model(bus_bytes: Floats, time_us: Floats) -> SizeModel | str:
     """Model of the calls of one kind, or why there is none.

@@ -110,7 +110,10 @@ def small_collectives(
             continue
         small = calls.index[calls["bus_bytes"].lt(model.small_bytes)]
         is_small[small] = True
-        fixed[small] = found.loc[small, "transfer_us"].clip(upper=model.alpha_us)
+        # of a call that a busy machine draws out, the same share: the fit takes errors as shares too
+        fixed[small] = found.loc[small, "transfer_us"] * model.fixed_share(
+            found.loc[small, "bus_bytes"].to_numpy(dtype="float64")
+        )
     if len(reasons) == found.groupby(["collective", "group_size"], observed=True).ngroups:
         raise Unmeasured(reasons[0] if reasons else "sizes of the calls were not recorded: record_shapes=True")
     share = found.loc[is_small, "transfer_us"].sum() / found["transfer_us"].sum()

@@ -11,7 +11,7 @@ from perfnb.fix import FixExample, fix
 
 @fix(
     knobs=("balance_batches",),
-    answers=("slow_rank",),
+    answers=("slow_rank", "uneven_batches", "rank_imbalance", "memory_rank_skew"),
     reason="the step ends with the rank that has the most work, so equal work is the shortest step",
     source="ByteDance StragglerAnalysis (OSDI 2025): sequence lengths and slow workers as causes of stragglers",
     caution="lengths or costs of samples must be known on all ranks; a rank with slower hardware stays slow",
