@@ -119,7 +119,7 @@ class CachingAllocator:
                 self.inactive_split_bytes += -size if was_split else rest.size
         elif was_split and counts:
             self.inactive_split_bytes -= block.size
-        self._hand_out(key, block, requested)
+        self.hand_out(key, block, requested)
         return block.address
 
     def free(self, key: Hashable) -> None:
@@ -193,6 +193,32 @@ class CachingAllocator:
         self.reserved_bytes -= block.size
         self.device_frees += 1
 
+    def hand_out(self, key: Hashable, block: Block, requested: int) -> None:
+        """Count a block, which is in no pool, as in use."""
+        block.in_use, block.requested = True, requested
+        self._live[key] = block
+        self.requested_bytes += requested
+        self.allocated_bytes += block.size
+        self.active_bytes += block.size
+        self.peak_allocated_bytes = max(self.peak_allocated_bytes, self.allocated_bytes)
+        self.peak_requested_bytes = max(self.peak_requested_bytes, self.requested_bytes)
+
+    def free_block(self, address: int) -> Block | None:
+        """The free block that begins at an address, or holds it; None where there is none."""
+        for pool in self._pools.values():
+            if address in pool.free:
+                return pool.free[address]
+        inside = (block for pool in self._pools.values() for block in pool.free.values())
+        return next((block for block in inside if block.address < address < block.address + block.size), None)
+
+    def new_space(self, pool: Pool, address: int, size: int) -> Block:
+        """Addresses of a new expandable segment, without memory behind them."""
+        return self._expandable.new_space(pool, address, size)
+
+    def unmap(self, block: Block) -> None:
+        """Give back the whole granules of a free block of an expandable segment."""
+        self._expandable.unmap(block)
+
     def has_room(self, size: int) -> bool:
         """Whether the device has so many bytes more."""
         return self.capacity is None or self.reserved_bytes + size <= self.capacity
@@ -213,15 +239,6 @@ class CachingAllocator:
         address = self._next_address
         self._next_address += size + _GAP
         return address
-
-    def _hand_out(self, key: Hashable, block: Block, requested: int) -> None:
-        block.in_use, block.requested = True, requested
-        self._live[key] = block
-        self.requested_bytes += requested
-        self.allocated_bytes += block.size
-        self.active_bytes += block.size
-        self.peak_allocated_bytes = max(self.peak_allocated_bytes, self.allocated_bytes)
-        self.peak_requested_bytes = max(self.peak_requested_bytes, self.requested_bytes)
 
     def _found(self, pool: Pool, size: int) -> Block | None:
         """The free block that fits best, out of its pool; None where there is none that may be used."""
