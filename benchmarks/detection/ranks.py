@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import numpy as np
 
 from benchmarks.detection.case import Case, Clock, Measured, Split, Truth
 from benchmarks.detection.ranks_faults import CONTROLS, FAULT_BY_ID, FAULTS, WORKLOADS, config_of, sides_of
-from benchmarks.detection.ranks_job import RANKS, SIDES
+from benchmarks.detection.ranks_job import RANKS, SIDES, own_us
 from benchmarks.detection.ranks_link import in_own_network
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
@@ -84,6 +85,7 @@ def measure(case: Case, folder: Path) -> Measured:
         "folder": str(folder.absolute() / "run"),
     }
     answer = _run(spec, own_network=links)
+    _unpack_traces(folder / "run")
     return _measured(case, answer["blocks"])
 
 
@@ -117,6 +119,12 @@ def _run(spec: Mapping[str, Any], *, own_network: bool) -> dict[str, Any]:
         return found
 
 
+def _unpack_traces(folder: Path) -> None:
+    """Leave the windows' traces as plain text under their names: stored cases hold texts, readers know both by their content."""
+    for path in folder.glob("rank*/*.gz"):
+        path.write_bytes(gzip.decompress(path.read_bytes()))
+
+
 def _measured(case: Case, blocks: Sequence[Mapping[str, Any]]) -> Measured:
     clock: Clock = FAULT_BY_ID[case.faults[0]].clock if case.faults else "wall"
     own = {side: _block_means(blocks, side) for side in SIDES}
@@ -133,18 +141,8 @@ def _measured(case: Case, blocks: Sequence[Mapping[str, Any]]) -> Measured:
 
 
 def _block_means(blocks: Sequence[Mapping[str, Any]], side: str) -> list[float]:
-    """Mean step of each block of a side, in us, without its slowest and fastest fifth.
-
-    A step's own time is its wall time less what the rank that waited longest for a core waited. Every step has the cause alike,
-    so that the fifths hold what others on the machine did.
-    """
-    means = []
-    for ranks in zip(*(_of(blocks, side, rank) for rank in range(RANKS)), strict=True):
-        wall, runqueue = np.mean([steps[:, 0] for steps in ranks], axis=0), np.max([steps[:, 2] for steps in ranks], axis=0)
-        own = np.sort(wall - runqueue)
-        fifth = len(own) // 5
-        means.append(float(own[fifth : len(own) - fifth].mean()) / 1e3)
-    return means
+    """Own time of a step, in us, of each block of a side."""
+    return [own_us(ranks) for ranks in zip(*(_of(blocks, side, rank) for rank in range(RANKS)), strict=True)]
 
 
 def _of(blocks: Sequence[Mapping[str, Any]], side: str, rank: int) -> list[Any]:
