@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from perfnb.detector import Detector
-from perfnb.ground import Ground
+from perfnb.ground import Floats, Ground
 from perfnb.intervals import covered, intersect, union
 
 _ON_HOST = ("data", "device idle", "host")
@@ -17,9 +17,9 @@ def lost_per_step(detector: Detector, evidence: pd.DataFrame, ground: Ground) ->
     """Time lost to a detector's cause in each step, microseconds by step number.
 
     Evidence with start_us and duration_us is clipped to steps, and on a device job to the time that the device idles. A
-    detector that claims ledger parts gets at most what earlier ones left of them; one of the family "over time", which claims
-    nothing, at most what no detector claimed of the step. Per part the job loses the smaller of the critical rank's loss and
-    the median rank's: the excess is imbalance.
+    detector that claims ledger parts gets at most what earlier ones left of them, of that part alone where all its rows name
+    one; a detector of the family "over time", which claims nothing, at most what no detector claimed of the step. Per part the
+    job loses the smaller of the critical rank's loss and the median rank's: the excess is imbalance.
     """
     if evidence.empty:
         return pd.Series(dtype=float)
@@ -30,12 +30,22 @@ def lost_per_step(detector: Detector, evidence: pd.DataFrame, ground: Ground) ->
     if detector.family == "over time":
         lost = np.minimum(lost, ground.claims.left_of_steps())
     if detector.claims:
-        lost = ground.claims.take(detector.claims, lost)
+        lost = _taken(detector, evidence, lost, ground)
     critical = ground.on_critical(lost)
     if not detector.claims or not ground.waits or detector.family == "imbalance":
         return critical
     median = pd.Series(lost).groupby(ground.work["step"].to_numpy()).median()
     return critical.where(critical <= median, median)
+
+
+def _taken(detector: Detector, evidence: pd.DataFrame, lost: Floats, ground: Ground) -> Floats:
+    """What is left of the claimed parts, at most what was lost; of rows that name a claimed part, from that part."""
+    if not {"lost_us", "part"} <= set(evidence) or not evidence["part"].isin(detector.claims).all():
+        return ground.claims.take(detector.claims, lost)
+    return sum(
+        (ground.claims.take((str(part),), ground.at_places(rows)) for part, rows in evidence.groupby("part", sort=False)),
+        start=np.zeros_like(lost),
+    )
 
 
 def _clipped(detector: Detector, evidence: pd.DataFrame, ground: Ground) -> pd.DataFrame:

@@ -49,8 +49,8 @@ def run_queue_time(ledger: pd.DataFrame, phases: pd.DataFrame | None) -> pd.Data
         own = ledger[ledger["part"].str.endswith(RUNQUEUE)]
         return steps.merge(_sums(own, "time_us", "runqueue_us"), how="left", on=["rank", "step"])
     idle = ledger[ledger["part"].str.startswith(_IDLE)]
-    idle = idle.groupby(["rank", "step", "device"], dropna=False, as_index=False)["time_us"].sum()
-    idle = idle.groupby(["rank", "step"], as_index=False)["time_us"].mean()
+    idle = idle.groupby(["rank", "step", "device"], dropna=False, as_index=False)[["time_us"]].sum()
+    idle = idle.groupby(["rank", "step"], as_index=False)[["time_us"]].mean()
     known = pd.DataFrame(columns=["rank", "step", "runqueue_us"]) if phases is None else _known(phases)
     both = steps.merge(idle, how="left", on=["rank", "step"]).merge(known, how="left", on=["rank", "step"])
     waited = np.minimum(both["runqueue_us"].astype("float64"), both["time_us"].fillna(0.0))

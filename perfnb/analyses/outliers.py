@@ -69,5 +69,6 @@ def irregular(steps: Ints, is_far: Flags, places: tuple[Flags, ...] = ()) -> Fla
                 hits >= max(_LEAST_REGULAR, _REGULAR_SHARE * len(at), _REGULAR_SHARE * int(on_period.sum()))
                 and later > at[first] + 1
             ):
-                return left & ~on_period
+                left &= ~on_period
+                return left
     return left

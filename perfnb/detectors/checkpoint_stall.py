@@ -42,7 +42,7 @@ def _samples(bytes_per_s: int) -> str:
     claims=("other.cpu", "other.blocked", "other.wall", "idle.python"),
     tier=2,
     injected_by="frequent_save",
-    source="recorded: saving takes .23 to .28 of the step with own writes of 15 to 18 MB/s; runs that save nothing write < .1 MB/s",
+    source="recorded: saving takes .23 to .28 of the step, with own writes of 15 to 18 MB/s; without saving < .1 MB/s",
     not_to_confuse_with=("python_overhead", "garbage_collection_pauses", "cpu_contention", "data_stall"),
     recorded_only_when="the detection benchmark saves and syncs every k-th step",
     examples=(

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from typing import Final
+from typing import Any, Final
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from perfnb.analyses.contention_free import contention_free, run_queue_time
-from perfnb.analyses.sampled_steps import rate_in_steps
-from perfnb.analyses.trend import spearman, trend
+from perfnb.analyses.contention_free import contention_free
+from perfnb.analyses.growth import FEWEST_STEPS, growth
 from perfnb.detector import Unmeasured, detector, example
-
-_FEWEST_STEPS: Final = 300  # recorded: in 3 of 10 controls CPU per step grew 15 to 39 % within 150 steps, as neighbours came
-_LEAST_RISE: Final = 0.20  # of the first step; a prior, above which those controls lay only in fewer steps
-_LEAST_Z: Final = 4.0  # Mann-Kendall, corrected for neighbours that are alike; design of the leak test
-_LARGEST_PRESSURE: Final = 0.5  # rank correlation with how busy the host is; a prior
-_LEAST_BUSIER: Final = 0.1  # from the first quarter to the last: a mean over 10 s creeps along in any quiet run; a prior
-_BUSY: Final = ("pressure_cpu_share", "cpu_share")  # tasks wait for a core; cores at work: neighbours take caches before cores
-_WINDOWS: Final = 20  # means over so many stretches are held against pressure: samples come once a second
-_QUARTERS: Final = 4
 
 _COUNT: Final = 320
 
 
-def _tables(grown_us: int, *, until: int = _COUNT, runqueue: bool = False, ranks: int = 1) -> dict[str, str]:
+def _tables(grown_us: int, *, until: int = _COUNT, runqueue: bool = False, ranks: int = 1) -> dict[str, Any]:
     """Steps of 1 ms that take so much longer by the step `until`; by themselves, or waiting for a core."""
     steps, phases = ["rank step start_us duration_us"], ["rank step phase wall_us cpu_us runqueue_us blocked_us"]
     for rank in range(ranks):
@@ -80,48 +67,8 @@ def growing_step_time(
     if own["own_us"].isna().all():
         message = "schedstat absent: a longer wait for a core cannot be told from a longer step"
         raise Unmeasured(message)
-    own = own[own["own_us"].notna()]
-    count = int(own.groupby("rank").size().max())
-    if count < _FEWEST_STEPS:
-        message = f"{count} steps, needs {_FEWEST_STEPS}"
+    count = int(own[own["own_us"].notna()].groupby("rank").size().max())
+    if count < FEWEST_STEPS:
+        message = f"{count} steps, needs {FEWEST_STEPS}"
         raise Unmeasured(message)
-    waited = own.merge(run_queue_time(ledger, phases), on=["rank", "step"], how="left")["runqueue_us"].to_numpy(dtype="float64")
-    found = []
-    for rank in own["rank"].unique():
-        is_mine = own["rank"].eq(rank).to_numpy()
-        mine = own[is_mine]
-        start, rise = _growth(mine["own_us"].to_numpy())
-        if rise and not _is_of_pressure(mine, waited[is_mine], host_samples):
-            lost = np.minimum(np.linspace(0.0, rise, len(mine)), mine["own_us"])
-            found.append(mine.assign(lost_us=lost, first_us=start, last_us=start + rise))
-    wanted = ["rank", "step", "lost_us", "own_us", "first_us", "last_us"]
-    return pd.concat(found)[wanted] if found else own.assign(lost_us=0.0, first_us=math.nan, last_us=math.nan).iloc[:0][wanted]
-
-
-def _growth(own: NDArray[np.float64]) -> tuple[float, float]:
-    """Contention-free time at the beginning, and by how much it rises to the end; no rise where the steps do not grow."""
-    if len(own) < _FEWEST_STEPS:
-        return 0.0, 0.0
-    found = trend(own)
-    rise = found.slope * (len(own) - 1)
-    start = float(np.median(own - found.slope * np.arange(len(own))))
-    quarters = [float(np.median(each)) for each in np.array_split(own, _QUARTERS)]
-    grows = found.z > _LEAST_Z and all(after > before for before, after in zip(quarters, quarters[1:], strict=False))
-    return (start, rise) if grows and start > 0 and rise >= _LEAST_RISE * start else (0.0, 0.0)
-
-
-def _is_of_pressure(own: pd.DataFrame, waited: NDArray[np.float64], samples: pd.DataFrame | None) -> bool:
-    """Whether steps became longer as the host became busier: by its samples, or by the training's own waiting for a core."""
-    signals = [] if samples is None else [rate_in_steps(own, samples, name) for name in _BUSY]
-    return any(_explains(each, own["own_us"].to_numpy()) for each in (*signals, waited / own["duration_us"].to_numpy()))
-
-
-def _explains(busy: NDArray[np.float64], own: NDArray[np.float64]) -> bool:
-    known = ~np.isnan(busy)
-    if known.sum() < _WINDOWS:
-        return False
-    windows = np.array_split(np.flatnonzero(known), _WINDOWS)
-    means = [float(busy[each].mean()) for each in windows]
-    quarter = _WINDOWS // _QUARTERS
-    became_busier = np.mean(means[-quarter:]) - np.mean(means[:quarter]) >= _LEAST_BUSIER
-    return bool(became_busier and spearman(means, [float(np.median(own[each])) for each in windows]) >= _LARGEST_PRESSURE)
+    return growth(steps, ledger, phases, host_samples).rename(columns={"grown_us": "lost_us"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -13,10 +13,11 @@ from perfnb.detector import Unmeasured, detector, example
 
 _FEWEST_OUTLIERS: Final = 3
 _FEWEST_STEPS: Final = 50  # 3 of them are 6 %: more of fewer steps are a second kind of step; a prior
+_LARGEST_WAIT: Final = 0.25  # of a step for a core: threads that spin meanwhile took 4 times their CPU in a recorded control
 _COUNT: Final = 101
 
 
-def _tables(long: dict[int, int], *, ranks: int = 1, runqueue: bool = False, epoch: int = _COUNT) -> dict[str, str]:
+def _tables(long: dict[int, int], *, ranks: int = 1, waiting_share: float = 0.0, epoch: int = _COUNT) -> dict[str, Any]:
     """101 steps of 1 ms, of which the first is left out, and so much longer ones: by themselves, or waiting for a core."""
     steps, phases = ["rank step start_us duration_us epoch"], ["rank step phase wall_us cpu_us runqueue_us blocked_us"]
     for rank in range(ranks):
@@ -24,8 +25,8 @@ def _tables(long: dict[int, int], *, ranks: int = 1, runqueue: bool = False, epo
         for step in range(_COUNT):
             more = long.get(step, 0)
             steps.append(f"{rank} {step} {start} {1000 + more} {step // epoch}")
-            blocked, waiting = (0, more) if runqueue else (more, 0)
-            phases.append(f"{rank} {step} forward 1000 1000 0 0\n{rank} {step} other {more} 0 {waiting} {blocked}")
+            waiting = round(waiting_share * more)
+            phases.append(f"{rank} {step} forward 1000 1000 0 0\n{rank} {step} other {more} 0 {waiting} {more - waiting}")
             start += 1000 + more
     return {"steps": "\n".join(steps), "phases": "\n".join(phases)}
 
@@ -52,16 +53,20 @@ _THREE: Final = {12: 5000, 40: 5000, 77: 5000}
             "every 20th step: a log, a save, an evaluation", lost_share=0.0, **_tables(dict.fromkeys(range(7, 100, 20), 5000))
         ),
         example("the first step of each epoch", lost_share=0.0, **_tables(dict.fromkeys(range(25, 101, 25), 5000), epoch=25)),
-        example("waiting for a core", lost_share=0.0, **_tables(_THREE, runqueue=True)),
+        example("waiting for a core", lost_share=0.0, **_tables(_THREE, waiting_share=1.0)),
+        example(
+            "steps of 6 ms that waited 1.6 ms for a core: others' load", lost_share=0.0, **_tables(_THREE, waiting_share=0.32)
+        ),
     ),
 )
 def outlier_steps(steps: pd.DataFrame, ledger: pd.DataFrame, phases: pd.DataFrame | None = None) -> pd.DataFrame:
     """Time that single steps take over the median, where they are far longer and come at no regular place.
 
     Steps are held against one another by their contention-free time: above the median by 8 median absolute deviations, and
-    more than half as long again. Those that come every k-th step, or at an epoch's edge, are left out: logs, saves and
-    evaluations. What another detector claims of those steps is that one's. It matters because a few such steps can take more
-    time than all slow ones together. It cannot see what stopped the step, nor tell it where all steps scatter widely.
+    more than half as long again. Steps that waited much for a core are left out, since threads that spin meanwhile take CPU
+    time, and so are those that come every k-th step, or at an epoch's edge: logs, saves and evaluations. What another detector
+    claims of those steps is that one's. It matters because a few such steps can take more time than all slow ones together. It
+    cannot see what stopped the step, nor tell it where all steps scatter widely.
     """
     own = contention_free(steps, ledger, phases)
     if own["own_us"].isna().all():
@@ -72,6 +77,7 @@ def outlier_steps(steps: pd.DataFrame, ledger: pd.DataFrame, phases: pd.DataFram
     if count < _FEWEST_STEPS:
         message = f"{count} steps, needs {_FEWEST_STEPS}"
         raise Unmeasured(message)
+    own = own.assign(is_calm=own["own_us"].ge((1.0 - _LARGEST_WAIT) * own["duration_us"]))
     found = [_outliers(own[own["rank"].eq(rank)]) for rank in own["rank"].unique()]
     return pd.concat(found)[["rank", "step", "lost_us", "own_us", "median_us"]]
 
@@ -81,8 +87,9 @@ def _outliers(own: pd.DataFrame) -> pd.DataFrame:
     epoch = own["epoch"].to_numpy(dtype="float64", na_value=-1.0)
     turns = epoch[1:] != epoch[:-1]
     edges = np.append(False, turns), np.append(turns, False)
-    left = irregular(own["step"].to_numpy(), far_above(times), edges)
+    left = irregular(own["step"].to_numpy(), far_above(times), edges) & own["is_calm"].to_numpy()
     if left.sum() < _FEWEST_OUTLIERS:
         left = np.zeros_like(left)
     median = float(np.median(times))
-    return own.assign(lost_us=times - median, median_us=median)[left]
+    found: pd.DataFrame = own.assign(lost_us=times - median, median_us=median)[left]
+    return found

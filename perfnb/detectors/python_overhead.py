@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from perfnb.analyses.growth import growth
 from perfnb.detector import Unmeasured, detector, example
 
 _HOST_FLAG = 0.10  # recorded CPU runs with logging lose 37-42 % here, those without at most 2 %
@@ -73,15 +74,22 @@ _HOST_FLAG = 0.10  # recorded CPU runs with logging lose 37-42 % here, those wit
         ),
     ),
 )
-def python_overhead(ledger: pd.DataFrame) -> pd.DataFrame:
+def python_overhead(
+    steps: pd.DataFrame, ledger: pd.DataFrame, phases: pd.DataFrame | None = None, host_samples: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Time that Python code takes between the parts of a step: metrics, logging, bookkeeping.
 
     On a device job this is the time that the device idles while the launching thread is in no recorded operator. On a CPU job
-    it is all time outside data loading, forward, backward, communication and optimizer. It matters because such work rarely
-    needs to be done at every step. It cannot tell logging from other code of yours at the same place, such as an evaluation.
+    it is all time outside data loading, forward, backward, communication and optimizer, but what saving and the garbage
+    collector take of it, and what steps that grow all along have more than the first ones. It matters because such work rarely
+    needs to be done at every step. It cannot tell logging from other code of yours at the same place, such as an evaluation, or
+    a loss that is a plain function.
     """
     found = ledger[ledger["part"].isin(["idle.python", "other.cpu", "other.wall"])]
     if found.empty and ledger["clock"].eq("host").any():
         message = "forward and backward were not recognised in the steps, so the rest cannot be told from them"
         raise Unmeasured(message)
-    return found.rename(columns={"time_us": "lost_us"})
+    if not ledger["clock"].eq("host").all():
+        return found.rename(columns={"time_us": "lost_us"})
+    grown = found.merge(growth(steps, ledger, phases, host_samples), how="left", on=["rank", "step"])["grown_us"].fillna(0.0)
+    return found.assign(lost_us=(found["time_us"] - grown.to_numpy()).clip(lower=0.0)).drop(columns="time_us")

@@ -27,7 +27,7 @@ _LONGEST: Final = 400
 _COUNT: Final = 25
 
 
-def _tables(mean_us: int, *, runqueue_us: int = 0, ranks: int = 1) -> dict[str, str]:
+def _tables(mean_us: int, *, runqueue_us: int = 0, ranks: int = 1) -> dict[str, Any]:
     """25 steps that take so long, ten less and ten more in turn, and wait so long for a core besides."""
     steps, phases = ["rank step start_us duration_us"], ["rank step phase wall_us cpu_us runqueue_us blocked_us"]
     for rank in range(ranks):

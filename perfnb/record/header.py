@@ -71,7 +71,7 @@ def header(config: Mapping[str, Any] | None, devices: Mapping[str, Any], cpu_cap
         "boot": _boot(),
         "monotonic_ns": time.perf_counter_ns(),
         "wall_ns": time.time_ns(),
-        "signals": ["compile"],  # recorded where it happens: without a row nothing compiled
+        "signals": ["compile", "gc"],  # recorded where it happens: without a row nothing compiled, or no collection ran
         "config": json_value(dict(config or {})),
         "machine": {**devices, "cpu_capacity": cpu_capacity},
         "versions": {"perfnb": perfnb.__version__, "python": platform.python_version(), "torch": _version("torch")},
