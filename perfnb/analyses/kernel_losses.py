@@ -65,9 +65,9 @@ def time_share(kernels: pd.DataFrame, of: pd.DataFrame) -> float:
     return float(kernels["duration_us"].sum()) / whole if whole > 0 else 0.0
 
 
-def missing_rates(kernels: pd.DataFrame, machine: Machine) -> str:
+def missing_rates(kernels: pd.DataFrame, machine: Machine, host: pd.DataFrame) -> str:
     """Why kernels cannot be held against what their device reaches, and what to do."""
-    if kernels["input_shapes"].isna().all():
+    if host["input_shapes"].isna().all():
         return "no input shapes: record with torch.profiler.profile(record_shapes=True)"
     wanted = wanted_rates(kernels, machine.constants)
     if wanted:

@@ -6,6 +6,7 @@ import json
 import math
 import weakref
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -53,6 +54,7 @@ _OTHER_MAKERS: Final = ("AMD", "Instinct", "Radeon", "Intel", "Apple")
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
+_EMPTY: Final = Run()
 _memo: list[tuple[Any, Any, Machine, Mapping[str, Any], pd.DataFrame]] = []
 
 
@@ -183,7 +185,7 @@ def _in_blocks(work: pd.DataFrame, host: pd.DataFrame, ops: pd.DataFrame, machin
     blocks = unfused_blocks(host)
     block = np.full(len(work), -1, dtype=np.int64)
     if len(blocks):
-        position = launch_positions(Run(host_ops=host, device_ops=ops.loc[work.index]))
+        position = launch_positions(replace(_EMPTY, host_ops=host, device_ops=ops.loc[work.index]))
         known = position != NOT_LAUNCHED
         calls = host.iloc[np.where(known, position, 0)]
         moment = calls["start_us"].to_numpy(dtype=np.float64)

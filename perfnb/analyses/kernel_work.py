@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -31,6 +32,8 @@ _SINGLE: Final = r"(?i)sgemm|scudnn|f32f32_f32f32_f32"
 _DOUBLE: Final = r"(?i)dgemm|dcudnn|f64f64"
 _CONVOLUTION: Final = r"(?i)conv|scudnn|dcudnn|fprop|dgrad|wgrad"
 _SHORT: Final = {"float": "float32", "double": "float64", "half": "float16", "bfloat16": "bfloat16"}
+
+_EMPTY: Final = Run()  # made once: its empty tables cost more than the work on a small run
 
 Integers = NDArray[np.int64]
 
@@ -85,7 +88,7 @@ def kernel_work(host: pd.DataFrame, ops: pd.DataFrame) -> pd.DataFrame:
     known = host[is_operator & wanted]
     costs = _costs(known)
     kept = host[is_launch | (is_operator & wanted & host.index.isin(costs.index))]
-    position = operator_positions(Run(host_ops=kept, device_ops=kernels))
+    position = operator_positions(replace(_EMPTY, host_ops=kept, device_ops=kernels))
     found = kernels[["rank", "device", "name", "start_us", "duration_us", "grid"]]
     absent = position == NOT_LAUNCHED
     labels = kept.index.to_numpy(dtype=np.int64)[np.where(absent, 0, position)] if len(kept) else np.zeros(len(kernels), np.int64)
@@ -99,7 +102,7 @@ def kernel_work(host: pd.DataFrame, ops: pd.DataFrame) -> pd.DataFrame:
 
 def _costs(known: pd.DataFrame) -> pd.DataFrame:
     """Family, shapes, type, FLOP and bytes of the operators that count, by their label."""
-    counted = operator_flops(Run(host_ops=known)).set_index("operator")
+    counted = operator_flops(replace(_EMPTY, host_ops=known)).set_index("operator")
     counted = counted.rename(columns={"name": "operator_name"})[
         ["operator_name", "family", "input_shapes", "dtype", "flops", "bytes"]
     ]

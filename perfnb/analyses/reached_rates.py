@@ -87,6 +87,9 @@ def wanted_rates(work: pd.DataFrame, constants: Mapping[str, float]) -> tuple[st
         `Run.machine.constants`.
     """
     pairs = work[["family", "dtype"]].dropna().drop_duplicates()
+    pairs = pairs[pairs["family"].ne("softmax")]
+    if pairs.empty:
+        return ()
     named = {
         rate_name(str(family), str(dtype))
         for family, dtype in zip(pairs["family"], pairs["dtype"], strict=True)

@@ -54,16 +54,29 @@ def unfused_blocks(host: pd.DataFrame) -> pd.DataFrame:
     own = host[counts]
     if not per_text(own["name"], is_softmax).any():
         return pd.DataFrame(columns=list(BLOCK_COLUMNS))
-    rows: list[dict[str, Any]] = []
-    for (rank, process, thread), lane in own.groupby(["rank", "process", "thread"], observed=True, dropna=False, sort=False):
-        ordered = lane.sort_values(["start_us", "duration_us"], ascending=[True, False], kind="stable")
-        end = (ordered["start_us"] + ordered["duration_us"]).to_numpy(dtype=np.float64)
-        outermost = np.maximum.accumulate(np.append(-np.inf, end[:-1])) <= ordered["start_us"].to_numpy(dtype=np.float64)
-        flat = ordered[outermost]  # a softmax and a product each hold further ones of their kind
-        names = flat["name"].astype(object).to_list()
-        for first, last in _bounds(names):
-            rows.append({"rank": rank, "process": process, "thread": thread, **_block(flat.iloc[first : last + 1])})
-    return pd.DataFrame(rows, columns=list(BLOCK_COLUMNS[1:])).rename_axis("block").reset_index()
+    ordered = own.sort_values(
+        ["rank", "process", "thread", "start_us", "duration_us"], ascending=[True] * 4 + [False], kind="stable"
+    )
+    lanes = ordered.groupby(["rank", "process", "thread"], observed=True, dropna=False, sort=False).ngroup().to_numpy()
+    start = ordered["start_us"].to_numpy(dtype=np.float64)
+    end = start + ordered["duration_us"].to_numpy(dtype=np.float64)
+    names, shapes, types = (ordered[name].astype(object).to_list() for name in ("name", "input_shapes", "input_types"))
+    costs: dict[tuple[Any, ...], tuple[int | None, int | None]] = {}
+    rows = []
+    for low, high in pairwise([*np.flatnonzero(np.diff(lanes, prepend=-1)), len(lanes)]):
+        # a softmax and a product each hold further ones of their kind: the outermost count
+        outermost = np.maximum.accumulate(np.append(-np.inf, end[low : high - 1])) <= start[low:high]
+        flat = (low + np.flatnonzero(outermost)).tolist()
+        for first, last in _bounds([names[place] for place in flat]):
+            block = flat[first : last + 1]
+            key = tuple((names[place], shapes[place]) for place in block)
+            if key not in costs:
+                costs[key] = _cost(key)
+            rows.append((block[0], start[block[0]], end[block[-1]], *costs[key], _dtype(types[block[0]])))
+    columns = ["place", "start_us", "end_us", "flops_of_products", "elements", "dtype"]
+    found = pd.DataFrame(rows, columns=columns).rename_axis("block").reset_index()
+    where = ordered[["rank", "process", "thread"]].iloc[found["place"]].reset_index(drop=True)
+    return pd.concat([found, where], axis=1)[list(BLOCK_COLUMNS)]
 
 
 def _bounds(names: list[str]) -> list[tuple[int, int]]:
@@ -82,45 +95,37 @@ def _bounds(names: list[str]) -> list[tuple[int, int]]:
     return [each for each, following in pairwise([*found, (len(names), 0)]) if each[1] <= following[0]]
 
 
-def _block(block: pd.DataFrame) -> dict[str, Any]:
-    last = block.iloc[-1]
-    products = block[~per_text(block["name"], is_softmax)]
-    softmax = block[per_text(block["name"], is_softmax)].iloc[0]
-    scores = math.prod(_shape(softmax, 0)) if _shape(softmax, 0) else None
-    flops: int | None = 0
-    elements: int | None = 0
-    for row in products.to_dict("records"):
-        position = FORMULAS[str(row["name"])][2]
-        left, right = (_shape(row, index) for index in position)
-        if len(left) != 3 or len(right) != 3 or left[2] != right[1] or scores is None or flops is None or elements is None:  # noqa: PLR2004
-            flops = elements = None
-            break
+def _cost(block: tuple[tuple[str, object], ...]) -> tuple[int | None, int | None]:
+    """FLOP of the products of a block, and elements that a fused attention moves; None where shapes do not tell."""
+    scores = next(math.prod(_shape(shapes, 0)) for name, shapes in block if is_softmax(name))
+    flops = elements = 0
+    for name, shapes in block:
+        if is_softmax(name):
+            continue
+        left, right = (_shape(shapes, index) for index in FORMULAS[name][2])
+        if len(left) != 3 or len(right) != 3 or left[2] != right[1]:  # noqa: PLR2004 - a batch of matrices
+            return None, None
         flops += 2 * left[0] * left[1] * left[2] * right[2]
         sizes = (math.prod(left), math.prod(right), left[0] * left[1] * right[2])
         elements += sum(size for size in sizes if size != scores)
-    return {
-        "start_us": float(block["start_us"].iloc[0]),
-        "end_us": float(last["start_us"] + last["duration_us"]),
-        "flops_of_products": flops,
-        "elements": elements,
-        "dtype": _dtype(products),
-    }
+    return flops, elements
 
 
-def _dtype(products: pd.DataFrame) -> str:
-    text = products["input_types"].astype(object).iloc[0]
+def _dtype(types: object) -> str:
+    """Type of the first operand."""
+    return next((each for each in _listed(types) if isinstance(each, str)), "")
+
+
+def _shape(shapes: object, index: int) -> list[int]:
+    listed = _listed(shapes)
+    shape = listed[index] if len(listed) > index else []
+    return shape if isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape) else []
+
+
+def _listed(text: object) -> list[Any]:
+    """JSON list that the profiler wrote; empty where it is none."""
     try:
-        listed = json.loads(text) if isinstance(text, str) and text else []
-    except ValueError:
-        return ""
-    return next((each for each in listed if isinstance(each, str)), "") if isinstance(listed, list) else ""
-
-
-def _shape(row: Any, index: int) -> list[int]:
-    text = row["input_shapes"]
-    try:
-        listed = json.loads(text) if isinstance(text, str) and text else []
+        value = json.loads(text) if isinstance(text, str) and text else []
     except ValueError:
         return []
-    shape = listed[index] if isinstance(listed, list) and len(listed) > index else []
-    return shape if isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape) else []
+    return value if isinstance(value, list) else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import pandas as pd
@@ -16,6 +17,7 @@ from perfnb.config.mapping import has_knob, value_of
 from perfnb.detector import ConfigHint, Unmeasured, detector, example
 from perfnb.run import Machine, Run
 
+_EMPTY: Final = Run()
 _DOUBLE: Final = ("fp64", "float64", "double")
 _SHAPES: Final = "[[64,64],[64,64]]"
 _TWICE: Final = Machine(constants={f"matmul.float64.{_SHAPES}.speedup": 2.0})
@@ -91,7 +93,7 @@ def full_precision_math(
 def _on_host(config: Mapping[str, Any], machine: Machine, steps: pd.DataFrame, host_ops: pd.DataFrame | None) -> pd.DataFrame:
     """The same of a CPU job: of its traced operators, or a hint from its config."""
     if host_ops is not None and host_ops["input_types"].notna().any():
-        work = operator_flops(Run(host_ops=host_ops))
+        work = operator_flops(replace(_EMPTY, host_ops=host_ops))
         work = work[work["family"].isin(["matmul", "convolution"]) | work["name"].eq(BACKWARD_CONVOLUTION)]
         calls = host_ops.loc[work["operator"], ["rank", "start_us", "duration_us"]].set_axis(work.index)
         every = work[["family", "dtype", "input_shapes"]].assign(**calls, name=work["name"], operator_name=work["name"])

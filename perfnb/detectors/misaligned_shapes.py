@@ -8,7 +8,7 @@ from typing import Any, Final
 import pandas as pd
 
 from perfnb.analyses.kernel_losses import kernel_losses, missing_rates, not_negative, owned_by, time_share
-from perfnb.detector import Unmeasured, detector, example
+from perfnb.detector import FLAG_ABOVE, Unmeasured, detector, example
 from perfnb.run import Machine
 
 # 2 x 64 x 64 x 63 = 516,096 FLOP: 20 us at this rate; 2 x 64 x 64 x 64 = 524,288 FLOP.
@@ -84,11 +84,13 @@ def misaligned_shapes(
     """
     kernels, everything = owned_by("misaligned_shapes", host_ops, device_ops, machine, config)
     if kernels.empty and host_ops["input_shapes"].isna().all():
-        raise Unmeasured(missing_rates(everything, machine))
+        raise Unmeasured(missing_rates(everything, machine, host_ops))
     if len(kernels) and kernels["attained_share"].isna().all():
+        if time_share(kernels, everything) < FLAG_ABOVE:  # lost at most all of it, which is no finding
+            return kernel_losses(kernels, pd.Series(1.0, index=kernels.index), steps)
         message = (
             f"products with dimensions that are no multiple of 8 take {time_share(kernels, everything):.0%} of compute time, "
-            f"but what they lose is not known: {missing_rates(kernels, machine)}"
+            f"but what they lose is not known: {missing_rates(kernels, machine, host_ops)}"
         )
         raise Unmeasured(message)
     return kernel_losses(kernels, not_negative(1.0 - kernels["attained_share"]), steps)

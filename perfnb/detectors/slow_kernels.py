@@ -89,6 +89,6 @@ def slow_kernels(
     judged = everything[everything["attained_share"].notna()]
     if kernels.empty and time_share(judged, everything) < _LEAST_JUDGED and len(everything):
         share = time_share(judged, everything)
-        message = f"{share:.0%} of compute time can be judged: {missing_rates(everything, machine)}"
+        message = f"{share:.0%} of compute time can be judged: {missing_rates(everything, machine, host_ops)}"
         raise Unmeasured(message)
     return kernel_losses(kernels, 1.0 - kernels["attained_share"], steps)

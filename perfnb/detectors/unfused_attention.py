@@ -8,7 +8,7 @@ from typing import Any, Final
 import pandas as pd
 
 from perfnb.analyses.kernel_losses import kernel_losses, missing_rates, not_negative, owned_by, time_share
-from perfnb.detector import Unmeasured, detector, example
+from perfnb.detector import FLAG_ABOVE, Unmeasured, detector, example
 from perfnb.run import Machine
 
 # 2 x 2 x 32 x 16 x 32 x 2 = 131,072 FLOP and 4 x 2 x 32 x 16 x 4 = 16,384 bytes: 20 us at these rates, bound by bytes.
@@ -79,11 +79,13 @@ def unfused_attention(
     kernels, everything = owned_by("unfused_attention", host_ops, device_ops, machine, config)
     if kernels.empty:
         return kernel_losses(kernels, pd.Series(dtype=float), steps)
+    if kernels["best_us"].isna().all() and time_share(kernels, everything) < FLAG_ABOVE:  # lost at most all of it: no finding
+        return kernel_losses(kernels, pd.Series(1.0, index=kernels.index), steps)
     if kernels["best_us"].isna().all():
         products = kernels[kernels["family"].eq("matmul")].assign(family="attention")
         message = (
             f"attention runs in {kernels['block'].nunique()} unfused blocks, {time_share(kernels, everything):.0%} of compute "
-            f"time, but how much a fused one would save is not known: {missing_rates(products, machine)}"
+            f"time, but how much a fused one would save is not known: {missing_rates(products, machine, host_ops)}"
         )
         raise Unmeasured(message)
     spent = kernels.groupby("block")["duration_us"].transform("sum")

@@ -23,9 +23,8 @@ def _using(reserved: int) -> Run:
 
 
 def _on_host(used: int) -> Run:
-    table = table_from_text(
-        "host_samples", f"rank time_us own_memory_bytes memory_bytes memory_limit_bytes\n0 0 {used} 500 {_SIZE}"
-    )
+    header = "rank time_us own_memory_bytes memory_bytes memory_limit_bytes"
+    table = table_from_text("host_samples", f"{header}\n0 0 {used} 500 {_SIZE}")
     return Run(host_samples=table, signals=frozenset({"host_samples"}))
 
 
@@ -33,7 +32,7 @@ def _on_host(used: int) -> Run:
     knobs=("batch_size",),
     answers=("undersized_batch", "underfilled_gpu", "memory_unused", "launch_overhead"),
     reason="what each step costs whatever its batch is paid for less often, and a larger batch fills the device",
-    source="McCandlish et al. (2018), An Empirical Model of Large-Batch Training; the memory bound: all of it doubles with the batch",
+    source="McCandlish et al. (2018), An Empirical Model of Large-Batch Training; memory: at most all of it doubles",
     caution="the learning rate goes along: x 2 for SGD, x sqrt(2) for Adam-like (Goyal 2017, Malladi 2022); check the loss",
     examples=(
         FixExample("400 of 1000 bytes become 800 at most", {"batch_size": 8}, {"batch_size": 16}, machine=_GPU, run=_using(400)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Final
 
 from perfnb.analyses.unfused_softmax import BATCHED
@@ -55,6 +56,6 @@ def _head_sizes(run: Run) -> set[int]:
     shapes = products["input_shapes"].astype("string").str.extract(_PAIR).dropna().astype("int64").to_numpy()
     return {
         int(first[2])
-        for first, second in zip(shapes[:-1], shapes[1:], strict=True)
+        for first, second in pairwise(shapes)
         if (first[0], first[1], first[5]) == (second[0], second[1], second[2]) and first[2] == second[5]
     }
