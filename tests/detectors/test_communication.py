@@ -131,7 +131,7 @@ def test_a_search_that_was_seen_is_hinted_at_with_its_time() -> None:
     )
     host = pd.concat([run.host_ops.astype({"name": object}), search.astype({"name": object})]).astype({"name": "category"})
 
-    with pytest.raises(ConfigHint, match="in each forward for 6.00 us"):
+    with pytest.raises(ConfigHint, match=r"in each forward for 6\.00 us"):
         found.evidence(dataclasses.replace(run, host_ops=host, config={"find_unused_parameters": True}))
 
 
