@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 
 from perfnb import text
@@ -28,7 +27,7 @@ _HOST_OPS = """rank process thread category name             start_us duration_u
                1    2       2      runtime  cudaFree         50       50          -"""
 
 
-def _text(every: int, *, us: int = 39) -> dict[str, str]:
+def _text(every: int, *, us: int = 39) -> dict[str, Any]:
     """Those steps, among 30 of which in each n-th rank 0's allocator asked the driver for memory."""
     counted = [f"0 {step} 0 {step // every} 0" for step in range(10, 41)]
     counted += [f"1 {step} 0 0 0" for step in range(10, 41)]
@@ -77,7 +76,8 @@ def allocator_churn(
         message = f"the allocator was not looked at twice after its first {WARM_UP_STEPS} steps: record more steps"
         raise Unmeasured(message)
     # of the steps between two looks at most as many asked as there were calls
-    asked = np.fmin(grown[["device_allocs", "device_frees"]].max(axis=1), grown["steps"])
+    calls = grown[["device_allocs", "device_frees"]].max(axis=1)
+    asked = calls.where(calls <= grown["steps"], grown["steps"])
     shares = asked.groupby(grown["rank"]).sum() / grown.groupby("rank")["steps"].sum()
     retried = grown.groupby("rank")["retries"].sum().gt(0)
     often = shares.index[shares.ge(_OFTEN) & ~retried]

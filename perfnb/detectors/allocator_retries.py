@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from perfnb import text
@@ -23,7 +25,7 @@ _HOST_OPS = """rank process thread category name             start_us duration_u
                1    2       2      runtime  cudaFree         50       50          -"""
 
 
-def _text(*, call: str = "cudaFree", retries: int = 2, from_step: int = 19) -> dict[str, str]:
+def _text(*, call: str = "cudaFree", retries: int = 2, from_step: int = 19) -> dict[str, Any]:
     """Those steps, of which the allocator's counter rises in the last of rank 0."""
     counted = [f"0 {step} 0 0" for step in (0, from_step)] + [f"0 20 0 0\n0 21 0 {retries}", "1 20 0 0", "1 21 0 0"]
     return {

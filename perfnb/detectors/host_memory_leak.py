@@ -14,7 +14,7 @@ from perfnb.detector import Unmeasured, detector, example
 _MIB = 1 << 20
 
 
-def _text(slope_bytes: int, steps: int = 210, *, until: int | None = None, ranks: tuple[int, ...] = (0,)) -> dict[str, str]:
+def _text(slope_bytes: int, steps: int = 210, *, until: int | None = None, ranks: tuple[int, ...] = (0,)) -> dict[str, Any]:
     """Steps of 100 us with a sample at the end of each: the last rank's process grows, up to a step, of 64 GiB that there are.
 
     Passes over the data end after 100 steps.

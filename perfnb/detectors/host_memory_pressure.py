@@ -95,7 +95,7 @@ def host_memory_pressure(host_samples: pd.DataFrame) -> pd.DataFrame:
         rows["pressure_memory_share"].ge(_STALLED) | rows["swap_in_bytes_per_s"].ge(_SWAPPED_IN) | rows["own_share"].ge(_FULL)
     )
     lost = (rows["memory_bytes"] - _FULL * rows["memory_limit_bytes"]).where(full & is_short, 0.0)
-    worst = rows.assign(bytes=lost, capacity_bytes=rows["memory_limit_bytes"], device=pd.NA)
+    worst = rows.assign(bytes=lost, capacity_bytes=rows["memory_limit_bytes"], device=float("nan"))
     worst = worst.loc[worst.groupby("rank")["bytes"].idxmax()]
     shown = ["rank", "device", "time_us", "bytes", "capacity_bytes", "memory_bytes", "used_share", *_SIGNS]
     return worst[shown].reset_index(drop=True)

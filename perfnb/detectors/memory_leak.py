@@ -85,7 +85,7 @@ def memory_leak(
         device=known["device"].fillna(0).astype("int64"),
         at=known["step"].astype("float64"),
         memory_bytes=known["allocated_bytes"].astype("float64"),
-        epoch=pd.NA,
+        epoch=float("nan"),
     )[["rank", "device", "step", "at", "memory_bytes", "epoch"]].merge(sizes, how="left", on=["rank", "device"])
     found = growing_memories(rows, config)
     if reason := why_short(found):

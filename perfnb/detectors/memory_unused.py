@@ -20,7 +20,7 @@ _FIXED_PARTS: Final = ("idle.launch", "idle.python", "exposed_communication")  #
 _DEVICE = Machine(device_memory_bytes=(1000,))
 
 
-def _text(peak: int, fixed_us: int, *, sizes: tuple[int, ...] = (8, 16)) -> dict[str, str]:
+def _text(peak: int, fixed_us: int, *, sizes: tuple[int, ...] = (8, 16)) -> dict[str, Any]:
     """Steps of two ranks, three of each batch size in turn, that take a fixed time and 10 us per sample; all of it forward."""
     steps, phases, training, start = [], [], [], 0
     for step, size in enumerate(3 * sizes):
