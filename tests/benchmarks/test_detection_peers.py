@@ -61,6 +61,15 @@ def test_what_traceml_repeats_counts_once_and_information_not_at_all() -> None:
     assert [(each.rule, each.shares) for each in found] == [("INPUT_BOUND", (0.38,))]
 
 
+def test_the_size_of_a_straggler_is_its_cost_over_the_step_and_a_busy_cpu_has_none() -> None:
+    straggler = {"kind": "COMPUTE_STRAGGLER", "severity": "crit", "evidence": {"visible_cost_ms": 3.0, "step_time_ms": 12.0}}
+    busy = {"kind": "HIGH_CPU", "severity": "warn", "share_pct": 97.0}
+
+    found = saying.said("traceml", traceml(straggler, busy))
+
+    assert [(each.rule, each.shares) for each in found] == [("COMPUTE_STRAGGLER", (0.25,)), ("HIGH_CPU", ())]
+
+
 def test_gpuprof_is_read_gravest_first_and_its_share_also_as_one_of_the_whole_step() -> None:
     raw = gpuprof(
         ("low", "Estimated cost: $0.00 (0 min)"),

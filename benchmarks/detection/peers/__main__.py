@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     paths = {case.id: path for path, case in cases.items()}
     truths = {case.id: truths_of(headers[path]) for path, case in cases.items()}
     peers = told.peer or list(MEANINGS)
-    if told.peer_python is not None:
+    if told.peer_python is not None or peers == ["sagemaker"]:  # its thresholds need no interpreter but this one
         # Not resolved: the interpreter of an environment is a link, and the environment is where the link lies.
         for number, case in enumerate(wanted, 1):
             left = [peer for peer in peers if _is_due(told.out, case, peer, again=told.retry)]

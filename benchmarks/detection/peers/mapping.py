@@ -98,6 +98,8 @@ MEANINGS: Final[Mapping[str, Mapping[str, Meaning]]] = {
         "CREEP_CONFIRMED": Meaning(("memory_leak",), "device memory rises"),
         "HIGH_GPU_TEMPERATURE": Meaning(("clock_throttling",), "a hot device"),
         "HIGH_GPU_POWER": Meaning(("clock_throttling",), "power near its limit"),
+        "WARMUP": _none("says that it saw too few steps"),
+        "INCOMPLETE_DATA": _none("says that it saw too little"),
         "COMPUTE_BOUND": _none("its own severity is information: that computing dominates is how it should be"),
     },
     "gpuprof": {

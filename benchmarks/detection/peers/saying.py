@@ -51,6 +51,7 @@ _PERCENT: Final = re.compile(r"(\d+(?:\.\d+)?)\s?%")
 _GPUPROF_ORDER: Final = {"high": 0, "medium": 1, "low": 2}
 _TRACEML_SECTIONS: Final = ("step_time", "step_memory", "process", "system")
 _TRACEML_INFORMATION: Final = "info"
+_TRACEML_SHARES: Final = ("INPUT_BOUND", "H2D_BOUND", "RESIDUAL_HEAVY")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +119,17 @@ def _traceml(raw: Mapping[str, Any]) -> Iterator[Said]:
         if issue.get("severity", _TRACEML_INFORMATION) == _TRACEML_INFORMATION:
             continue
         kind = str(issue["kind"]).removesuffix("_UNEXPLAINED")
-        share = issue.get("share_pct")  # a share, 0 to 1, whatever its name says
-        if share is None:
-            share = (issue.get("evidence") or {}).get("score")
-        yield Said(kind, _meaning("traceml", kind), str(issue.get("summary", "")), () if share is None else (float(share),))
+        yield Said(kind, _meaning("traceml", kind), str(issue.get("summary", "")), _traceml_shares(kind, issue))
+
+
+def _traceml_shares(kind: str, issue: Mapping[str, Any]) -> tuple[float, ...]:
+    """Share of the step: the score of a phase, or what a straggler costs over the step; no share of a CPU or a memory."""
+    evidence = issue.get("evidence") or {}
+    if kind.endswith("STRAGGLER"):
+        cost, step = evidence.get("visible_cost_ms"), evidence.get("step_time_ms")
+        return (float(cost) / float(step),) if cost is not None and step else ()
+    share = issue.get("share_pct", evidence.get("score"))  # 0 to 1, whatever its name says
+    return (float(share),) if kind in _TRACEML_SHARES and share is not None else ()
 
 
 def _gpuprof(raw: Mapping[str, Any]) -> Iterator[Said]:
