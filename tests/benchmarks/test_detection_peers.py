@@ -28,6 +28,7 @@ SLOW = Case("single", "mlp", "alone", "development", ("slow_item",), 0.4)
 CONTROL = Case("controls", "mlp", "alone", "development", control="quiet")
 EXPECTS = {"slow_item": ("slow_sample_read",)}
 ACCEPTS = {"slow_item": ("data_stall",), "beside_busy": ("cpu_contention",)}
+QUIET = {"runqueue_share": 0.0}
 TRUTH = Truth("slow_item", "own", 0.4, 10.0, 6.0)
 
 
@@ -100,7 +101,7 @@ def test_a_rule_that_the_mapping_lacks_is_told_not_dropped() -> None:
 def test_a_family_hit_is_right_and_its_size_is_the_reading_nearest_to_the_truth() -> None:
     raw = gpuprof(("high", "60% of step time waiting on the loader (dataloader_wait phase)"))
 
-    judged = table.judge(Outcome(SLOW, "gpuprof", "0.7.1", raw=raw), [TRUTH], EXPECTS, ACCEPTS)
+    judged = table.judge(Outcome(SLOW, "gpuprof", "0.7.1", raw=raw), [TRUTH], QUIET, EXPECTS, ACCEPTS)
 
     assert judged.right == ("dataloader_stall",)
     assert judged.is_first_right
@@ -110,8 +111,8 @@ def test_a_family_hit_is_right_and_its_size_is_the_reading_nearest_to_the_truth(
 def test_another_cause_is_wrong_and_any_finding_in_a_control_too() -> None:
     residual = {"kind": "RESIDUAL_HEAVY", "severity": "warn", "summary": "", "share_pct": 0.2}
 
-    in_fault = table.judge(Outcome(SLOW, "traceml", raw=traceml(residual)), [TRUTH], EXPECTS, ACCEPTS)
-    in_control = table.judge(Outcome(CONTROL, "traceml", raw=traceml(residual)), [], EXPECTS, ACCEPTS)
+    in_fault = table.judge(Outcome(SLOW, "traceml", raw=traceml(residual)), [TRUTH], QUIET, EXPECTS, ACCEPTS)
+    in_control = table.judge(Outcome(CONTROL, "traceml", raw=traceml(residual)), [], QUIET, EXPECTS, ACCEPTS)
 
     assert (in_fault.right, in_fault.wrong) == ((), ("RESIDUAL_HEAVY",))
     assert (in_control.label, in_control.wrong) == ("control", ("RESIDUAL_HEAVY",))
@@ -120,9 +121,25 @@ def test_another_cause_is_wrong_and_any_finding_in_a_control_too() -> None:
 def test_a_pegged_processor_is_no_false_alarm_beside_busy_loops() -> None:
     busy = Case("controls", "mlp", "alone", "development", host="busy", control="beside_busy")
 
-    judged = table.judge(Outcome(busy, "sagemaker", raw={"fired": {"CPUBottleneck": "97 %"}}), [], EXPECTS, ACCEPTS)
+    judged = table.judge(Outcome(busy, "sagemaker", raw={"fired": {"CPUBottleneck": "97 %"}}), [], QUIET, EXPECTS, ACCEPTS)
 
     assert (judged.beside, judged.wrong) == (("CPUBottleneck",), ())
+
+
+def test_on_a_machine_that_others_load_a_pegged_processor_is_true_everywhere() -> None:
+    judged = table.judge(
+        Outcome(CONTROL, "sagemaker", raw={"fired": {"CPUBottleneck": ""}}), [], {"runqueue_share": 0.05}, {}, {}
+    )
+
+    assert (judged.beside, judged.wrong) == (("CPUBottleneck",), ())
+
+
+def test_naming_a_cause_that_takes_nothing_is_wrong() -> None:
+    nothing = Truth("slow_item", "own", 0.01, 10.0, 9.9)
+
+    judged = table.judge(Outcome(SLOW, "traceml", raw=traceml(INPUT_BOUND)), [nothing], QUIET, EXPECTS, {})
+
+    assert (judged.label, judged.right, judged.wrong) == ("negative", (), ("INPUT_BOUND",))
 
 
 def test_a_peer_that_did_not_run_missed_nothing() -> None:
@@ -133,7 +150,7 @@ def test_a_peer_that_did_not_run_missed_nothing() -> None:
     ]
     truths = [[TRUTH], [TRUTH], []]
 
-    told = table.score([table.judge(*pair, EXPECTS, ACCEPTS) for pair in zip(outcomes, truths, strict=True)])
+    told = table.score([table.judge(*pair, QUIET, EXPECTS, ACCEPTS) for pair in zip(outcomes, truths, strict=True)])
 
     assert (told["recall"]["hits"], told["recall"]["of"]) == (1, 1)
     assert (told["precision"]["hits"], told["precision"]["of"]) == (1, 2)
@@ -143,7 +160,7 @@ def test_a_peer_that_did_not_run_missed_nothing() -> None:
 
 
 def test_the_table_has_counts_and_says_where_no_size_is_stated() -> None:
-    told = table.score([table.judge(Outcome(CONTROL, "sagemaker", raw={"fired": {}}), [], EXPECTS, ACCEPTS)])
+    told = table.score([table.judge(Outcome(CONTROL, "sagemaker", raw={"fired": {}}), [], QUIET, EXPECTS, ACCEPTS)])
 
     text = table.as_markdown({"sagemaker": told}, {"sagemaker": "1.0"})
 

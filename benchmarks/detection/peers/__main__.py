@@ -21,6 +21,8 @@ from benchmarks.detection.peers.selection import chosen
 
 PROGRAM: Final = "benchmarks.detection.peers"
 SCORE: Final = "peers.json"
+Measured = tuple[Sequence[Truth], Mapping[str, float]]
+"""Truths of a case, and what was seen of its blocks without the cause."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 with _locked(told.lock):
                     _run(case, left, paths[case.id], truths[case.id], told)
                 print(f"{number}/{len(wanted)}", flush=True)
-    return _score(wanted, peers, truths, told.out)
+    seen = {case.id: headers[path]["seen"] for path, case in cases.items()}
+    return _score(wanted, peers, {case.id: (truths[case.id], seen[case.id]) for case in wanted}, told.out)
 
 
 def truths_of(header: Mapping[str, Any]) -> tuple[Truth, ...]:
@@ -92,11 +95,14 @@ def _locked(path: Path | None) -> Iterator[None]:
         yield
 
 
-def _score(wanted: Sequence[Case], peers: Sequence[str], truths: Mapping[str, Sequence[Truth]], out: Path) -> int:
+def _score(wanted: Sequence[Case], peers: Sequence[str], measured: Mapping[str, Measured], out: Path) -> int:
     known = [*single.FAULTS, *ranks.FAULTS]
     expects = {fault.id: fault.expects for fault in known}
     accepts = {fault.id: fault.accepted for fault in known} | {each.id: each.accepted for _, _, each in controls.CONTROLS}
-    scores, versions, everything, missing = {}, {}, [], 0
+    scores: dict[str, dict[str, Any]] = {}
+    versions: dict[str, str] = {}
+    everything: list[dict[str, Any]] = []
+    missing = 0
     for peer in peers:
         judged = []
         for case in wanted:
@@ -106,7 +112,7 @@ def _score(wanted: Sequence[Case], peers: Sequence[str], truths: Mapping[str, Se
                 continue
             outcome = stored(path)
             versions[peer] = outcome.version or versions.get(peer, "")
-            judged.append(table.judge(outcome, truths[case.id], expects, accepts))
+            judged.append(table.judge(outcome, *measured[case.id], expects, accepts))
         scores[peer] = table.score(judged)
         everything += table.rows(judged)
     told = {"program": PROGRAM, "versions": versions, "scores": scores, "cases": everything}

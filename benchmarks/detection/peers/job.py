@@ -65,7 +65,8 @@ def plan_of(case: Case, amount: float) -> Plan:
     """The training of a case in one process, with its fault, so much of it."""
     base = single.base_plan(case)
     if case.control:
-        return controls.BY_ID[case.control].arrange(base)
+        healthy: Plan = controls.BY_ID[case.control].arrange(base)
+        return healthy
     plan: Plan = single.BY_ID[case.faults[0]].inject(base, amount)[0]
     return plan
 
@@ -117,8 +118,7 @@ def _rank(rank: int, meeting: str, told: Mapping[str, Any]) -> None:
 
 
 def _peer(told: Mapping[str, Any], rank: int) -> Peer:
-    peer: Peer = PEERS[told["peer"]][1](Path(told["place"]), rank)
-    return peer
+    return PEERS[told["peer"]][1](Path(told["place"]), rank)
 
 
 def _write(told: Mapping[str, Any], rank: int, peer: Peer) -> None:

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any, Final
+from typing import Any
 
 from benchmarks.detection.case import Truth
 from benchmarks.detection.peers.execution import Outcome
 from benchmarks.detection.peers.saying import Said, said
+from benchmarks.detection.score import AMBIENT_RUNQUEUE, CONTENTION, Share
 
-_Z95: Final = 1.959964  # of the normal distribution
 Names = Mapping[str, Sequence[str]]
 
 
@@ -46,7 +46,7 @@ class Judged:
     size: float | None = None
 
 
-def judge(outcome: Outcome, truths: Sequence[Truth], expects: Names, accepts: Names) -> Judged:
+def judge(outcome: Outcome, truths: Sequence[Truth], seen: Mapping[str, float], expects: Names, accepts: Names) -> Judged:
     """One outcome beside the truth of its case.
 
     Parameters
@@ -55,6 +55,8 @@ def judge(outcome: Outcome, truths: Sequence[Truth], expects: Names, accepts: Na
         What became of the case under a peer.
     truths
         Measured truths of the case, none for a control.
+    seen
+        What was measured of its blocks without the cause: on a machine that others load, cpu_contention is true, as it is for us.
     expects, accepts
         Fault or control id to the detectors that count as right, and that are true besides.
     """
@@ -64,8 +66,10 @@ def judge(outcome: Outcome, truths: Sequence[Truth], expects: Names, accepts: Na
     if outcome.reason:
         return Judged(case.id, outcome.peer, outcome.reason, label, truth=share)
     names = case.faults or (case.control,)
-    wanted = {detector for name in names for detector in expects.get(name, ())}
+    wanted = {detector for name in names for detector in expects.get(name, ())} if label != "negative" else set()
     allowed = {detector for name in names for detector in accepts.get(name, ())}
+    if seen.get("runqueue_share", 0.0) >= AMBIENT_RUNQUEUE:
+        allowed.add(CONTENTION)
     words = said(outcome.peer, outcome.raw)
     right = [each for each in words if wanted & set(each.meaning.detectors)]
     beside = [each for each in words if each not in right and allowed & set(each.meaning.detectors)]
@@ -91,21 +95,6 @@ def _rules(words: Iterable[Said]) -> tuple[str, ...]:
 def _size(right: Sequence[Said], truth: float | None) -> float | None:
     stated = next((each.shares for each in right if each.shares), ())
     return min(stated, key=lambda share: abs(share - truth)) if stated and truth is not None else None
-
-
-def wilson(hits: int, of: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share.
-
-    Examples
-    --------
-    >>> [round(each, 3) for each in wilson(0, 40)]
-    [0.0, 0.088]
-    """
-    if of == 0:
-        return 0.0, 1.0
-    share, z2 = hits / of, _Z95**2
-    middle, half = share + z2 / (2 * of), _Z95 * math.sqrt(share * (1 - share) / of + z2 / (4 * of * of))
-    return max(0.0, (middle - half) / (1 + z2 / of)), min(1.0, (middle + half) / (1 + z2 / of))
 
 
 def score(judged: Sequence[Judged]) -> dict[str, Any]:
@@ -139,8 +128,8 @@ def score(judged: Sequence[Judged]) -> dict[str, Any]:
 
 
 def _share(hits: int, of: int) -> dict[str, Any]:
-    low, high = wilson(hits, of)
-    return {"hits": hits, "of": of, "share": hits / of if of else None, "low": low, "high": high}
+    share = Share(hits, of)
+    return {"hits": hits, "of": of, "share": share.value if of else None, "low": share.low, "high": share.high}
 
 
 def as_markdown(scores: Mapping[str, Mapping[str, Any]], versions: Mapping[str, str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -158,7 +158,7 @@ class TensorBoardPlugin:
         return {"recommendations": list(found.recommendations), "mean_us": costs, "steps": len(found.steps_costs)}
 
 
-PEERS: Final = {
+PEERS: Final[Mapping[str, tuple[str, Callable[[Path, int], Peer]]]] = {
     "traceml": ("traceml-ai", TraceML),
     "gpuprof": ("gpuprof", Gpuprof),
     "torch_tb_profiler": ("torch-tb-profiler", TensorBoardPlugin),
