@@ -11,14 +11,17 @@ seen       what else was measured without our detectors: {"own_us", "wall_us", "
 provenance program, command, recorded_at, commit, versions, machine, seconds
 ranks      list of recordings, one per rank: {"header", "state", "reason", "tables", "files"}; the rows that `perfnb.record`
            wrote, column by column (see `storage`), in whole nanoseconds; files: texts of a profiler's window, if any
+earlier    list of such lists: earlier runs of the same training, healthy ones
+notes      sentences on how it was measured
 ========== ===========================================================================================================
 
 A case that could not run is stored as ``<case id>.failed.json``: {"case": ..., "reason": ...}.
 
 Kinds of cases. A module that adds faults of its own (`single`, `controls`, `ranks`) offers ``FAULTS: tuple[Fault, ...]``,
-``cases(split: Split) -> Iterator[Case]`` and ``measure(case: Case, folder: Path) -> Measured``: it records the run that a user would have into ``folder`` (rank<r>/ in it,
-as `perfnb.record` does), measures the truth in interleaved blocks, and returns what it measured. `run` calls it in a process
-of its own, packs the folder and writes the file.
+``cases(split: Split) -> Iterator[Case]`` and ``measure(case: Case, folder: Path) -> Measured``: it records the run that a user
+would have into ``folder / "run"`` (rank<r>/ in it, as `perfnb.record` does; earlier runs into ``folder / "earlier" / "0"``, ...),
+measures the truth in interleaved blocks, and returns what it measured. `run` calls it in a process of its own, with ``folder``
+as the working directory, packs the folder and writes the file.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import torch
 
-from benchmarks.detection.case import ONCE, Fault, NotPermittedError
+from benchmarks.detection.case import ONCE, Fault
+from benchmarks.detection.groups import own_group, setting
 from benchmarks.detection.load import beside
 from benchmarks.detection.training import Plan
 from benchmarks.detection.workloads import Parts
@@ -19,7 +20,6 @@ from perfnb.record.cgroup import cpu_capacity
 
 Sides = tuple[Plan, Plan]
 
-_GROUPS: Final = Path("/sys/fs/cgroup")
 _PERIOD_US: Final = 100_000  # the kernel's default
 _THREADS_PER_CORE: Final = 16
 _BALLAST_BYTES: Final = 512 << 20
@@ -36,8 +36,8 @@ def cpu_hog(plan: Plan, per_core: float) -> Sides:
 
 def cpu_quota(plan: Plan, share: float) -> Sides:
     """A control group that grants less than the one core which the training would use."""
-    group = _own_group("cpu")
-    quota = _file(group, "cpu.max", "cpu.cfs_quota_us")
+    group = own_group("cpu")
+    quota = setting(group, "cpu.max", "cpu.cfs_quota_us")
     granted_us = round((1 - share) * _PERIOD_US)
 
     @contextlib.contextmanager
@@ -53,7 +53,7 @@ def cpu_quota(plan: Plan, share: float) -> Sides:
 
 def memory_limit(plan: Plan, _: float) -> Sides:
     """A control group that grants little more memory than is in use (has not run yet: no machine so far permits it)."""
-    limit = _file(_own_group("memory"), "memory.max", "memory.limit_in_bytes")
+    limit = setting(own_group("memory"), "memory.max", "memory.limit_in_bytes")
     unlimited = "max" if limit.name == "memory.max" else "-1"
 
     @contextlib.contextmanager
@@ -67,46 +67,6 @@ def memory_limit(plan: Plan, _: float) -> Sides:
             _write(limit, unlimited)
 
     return replace(plan, around=limited), plan
-
-
-def _own_group(controller: str) -> Path:
-    """A new group for this process below the root one; where others put the process in a group, it is left there.
-
-    Raises
-    ------
-    NotPermittedError
-        If no group can be made.
-    """
-    lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()]
-    paths = {name: path for _, names, path in lines for name in names.split(",")}
-    place = paths.get(controller, paths.get("", "?"))
-    if place != "/":
-        message = f"the process is in a {controller} group that others made, which is not changed"
-        raise NotPermittedError(message)
-    root = _GROUPS / controller if controller in paths else _GROUPS
-    group = root / f"perfnb-detection-{os.getpid()}"
-    try:
-        group.mkdir(exist_ok=True)
-        _write(group / "cgroup.procs", str(os.getpid()))
-    except OSError as error:
-        message = f"no {controller} group can be made here: {error.strerror}"
-        raise NotPermittedError(message) from error
-    return group
-
-
-def remove_groups(process: int) -> None:
-    """Remove the groups that a process made, once it has ended."""
-    for root in (_GROUPS, *(_GROUPS / controller for controller in ("cpu", "memory"))):
-        with contextlib.suppress(OSError):
-            (root / f"perfnb-detection-{process}").rmdir()
-
-
-def _file(group: Path, *names: str) -> Path:
-    for name in names:
-        if (group / name).exists():
-            return group / name
-    message = f"the group has none of {', '.join(names)}"
-    raise NotPermittedError(message)
 
 
 def _write(path: Path, words: str) -> None:
@@ -144,6 +104,8 @@ FAULTS: Final = (
     _fault("cpu_hog", "host", ("cpu_contention",), cpu_hog, doses=_HOGS, clock="wall"),
     _fault("cpu_quota", "host", ("cpu_quota_throttling",), cpu_quota, clock="wall", accepted=("cpu_contention", "outlier_steps")),
     _fault("memory_limit", "memory", ("host_memory_pressure",), memory_limit, doses=ONCE, clock="memory"),
-    _fault("thread_flood", "host", ("thread_oversubscription",), thread_flood, doses=ONCE, clock="wall", accepted=("cpu_contention",)),
+    _fault(
+        "thread_flood", "host", ("thread_oversubscription",), thread_flood, doses=ONCE, clock="wall", accepted=("cpu_contention",)
+    ),
     _fault("earlier_run", "over time", ("regressed_step_time",), earlier_run, accepted=("python_overhead",)),
 )

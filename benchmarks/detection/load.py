@@ -14,6 +14,7 @@ from typing import Final
 
 _FSYNC_BYTES: Final = 4 << 20
 _STREAM_BYTES: Final = 64 << 20  # larger than the last cache of this class of machine
+_ROOT: Final = Path(__file__).parents[2]
 _TURN_S: Final = 0.05
 
 
@@ -71,7 +72,7 @@ def beside(kinds: list[str]) -> Iterator[None]:
         running = []
         for kind in kinds:
             words = [sys.executable, "-m", "benchmarks.detection.load", kind, folder]
-            process = subprocess.Popen(words, stdout=subprocess.PIPE)  # noqa: S603 - this interpreter, a name of this file
+            process = subprocess.Popen(words, stdout=subprocess.PIPE, cwd=_ROOT)  # noqa: S603 - this interpreter, a name of this file
             started.callback(_end, process)
             running.append(process)
         for process in running:

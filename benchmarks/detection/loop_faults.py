@@ -29,6 +29,7 @@ _SCAN_S_PER_ITEM: Final = 12e-9
 
 SAVE_EVERY: Final = 4
 _CYCLES: Final = 200
+_EVERY: Final = (1, 2, 5, 10, 25, 50)  # divisors of a block
 _TINY_LAYERS: Final = 250
 _PAUSE_EVERY: Final = 50
 _PAUSE_STEPS: Final = 20
@@ -74,8 +75,11 @@ def frequent_save(plan: Plan, amount_s: float) -> Sides:
 
 
 def garbage(plan: Plan, amount_s: float) -> Sides:
-    """Reference cycles among so many live objects, which the loop has collected after each step."""
-    live = max(1, round(amount_s / _COLLECT_S_PER_OBJECT))
+    """Reference cycles, which the loop has collected every few steps, among so many live objects."""
+    pause_s = _collection_s()
+    # A collection goes through all of Python's objects, so a small dose is a rare pause; blocks hold a whole number of them.
+    every = next((each for each in _EVERY if each * amount_s >= pause_s), _EVERY[-1])
+    live = max(1, round((every * amount_s - pause_s) / _COLLECT_S_PER_OBJECT))
 
     def make(state: State) -> None:
         if "live" not in state.kept:
@@ -83,9 +87,18 @@ def garbage(plan: Plan, amount_s: float) -> Sides:
         for _ in range(_CYCLES):
             cycle: list[Any] = []
             cycle.append(cycle)
-        gc.collect()
+        if state.step % every == every - 1:
+            gc.collect()
 
     return _after(plan, make), plan
+
+
+def _collection_s() -> float:
+    """Time of a collection of what there is."""
+    gc.collect()
+    began = time.thread_time()
+    gc.collect()
+    return time.thread_time() - began
 
 
 def tiny_batch(plan: Plan, _: float) -> Sides:
@@ -213,7 +226,7 @@ _NOT_ON_CPU: Final[dict[str, Any]] = {"doses": ONCE, "seen_in_tables": False}
 FAULTS: Final = (
     _fault("python_logging", "device idle", ("python_overhead",), python_logging),
     _fault("frequent_save", "host", ("checkpoint_stall",), frequent_save, accepted=("outlier_steps",)),
-    _fault("garbage", "host", ("garbage_collection_pauses",), garbage),
+    _fault("garbage", "host", ("garbage_collection_pauses",), garbage, accepted=("outlier_steps",)),
     _fault("tiny_batch", "device compute", ("undersized_batch",), tiny_batch, doses=ONCE, accepted=("python_overhead",)),
     _fault("small_ops", "device idle", ("launch_overhead",), small_ops, **_NOT_ON_CPU),
     _fault("double_precision", "device compute", ("full_precision_math",), double_precision, **_NOT_ON_CPU),

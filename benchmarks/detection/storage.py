@@ -65,7 +65,9 @@ def _packed_rank(folder: Path) -> dict[str, Any]:
     for table in COLUMNS:
         path = folder / f"{table}{ROWS}"
         rows[table] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-    files = {name: (folder / name).read_text(encoding="utf-8") for row in rows["windows"] if (folder / (name := row[-1])).exists()}
+    files = {
+        name: (folder / name).read_text(encoding="utf-8") for row in rows["windows"] if (folder / (name := row[-1])).exists()
+    }
     return {
         "header": header | {"host": "machine", "boot": "boot", "process": 1},
         "state": end["state"],
@@ -155,12 +157,24 @@ def write_whole(path: Path, data: bytes) -> None:
     part.replace(path)
 
 
-def read(path: Path) -> Stored:
-    """A case from its file."""
-    told = json.loads(lzma.decompress(path.read_bytes()))
+def header(path: Path) -> dict[str, Any]:
+    """What a case's file holds, its recordings still packed.
+
+    Raises
+    ------
+    ValueError
+        If another version of this program wrote it.
+    """
+    told: dict[str, Any] = json.loads(lzma.decompress(path.read_bytes()))
     if told["format"] != FORMAT:
         message = f"{path.name} is written in format {told['format']}, this program reads {FORMAT}: run the case again"
         raise ValueError(message)
+    return told
+
+
+def read(path: Path) -> Stored:
+    """A case from its file."""
+    told = header(path)
     truths = tuple(Truth(**{**each, "by_block": tuple(each["by_block"])}) for each in told["truths"])
     measured = Measured(truths, told["seen"], told["certified"], tuple(told["notes"]))
     earlier = tuple(unpacked(each) for each in told["earlier"])

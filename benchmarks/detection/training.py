@@ -150,7 +150,7 @@ class Samples(Dataset[Pair]):
         return self._inputs[index], self._targets[index]
 
 
-def train(plan: Plan, steps: int, recorder: Recorder, seed: int) -> Block:
+def train(plan: Plan, steps: int, recorder: Recorder, seed: int, *, validates: bool = False) -> Block:
     """Times of so many steps of training, after those that are dropped; enters the recorder.
 
     Parameters
@@ -161,6 +161,8 @@ def train(plan: Plan, steps: int, recorder: Recorder, seed: int) -> Block:
         Records it all.
     seed
         Of the order of samples.
+    validates
+        Whether the loss of validation is computed before and after.
     """
     torch.set_num_threads(plan.threads)
     parts = plan.build()
@@ -168,7 +170,7 @@ def train(plan: Plan, steps: int, recorder: Recorder, seed: int) -> Block:
         parts = plan.change(parts)
     rate, momentum = plan.settings["learning_rate"], plan.settings["momentum"]
     optimizer = torch.optim.SGD(parts.model.parameters(), lr=rate, momentum=momentum, foreach=not plan.one_by_one)
-    first = validation_loss(parts)
+    first = validation_loss(parts) if validates else float("nan")
     total = steps + DROPPED
     kept: dict[str, Any] = {}
     resident = _resident_bytes()
@@ -187,7 +189,7 @@ def train(plan: Plan, steps: int, recorder: Recorder, seed: int) -> Block:
             edges.append((time.perf_counter_ns(), time.thread_time_ns(), runqueue_ns(read()) or 0))
     grown = _resident_bytes() - resident
     told = np.diff(np.array(edges[DROPPED:], dtype=np.float64), axis=0) / 1e3
-    return Block(told[:, 0], told[:, 1], told[:, 2], grown, (first, validation_loss(parts)))
+    return Block(told[:, 0], told[:, 1], told[:, 2], grown, (first, validation_loss(parts) if validates else first))
 
 
 def _resident_bytes() -> float:
@@ -265,4 +267,4 @@ def block(plan: Plan, steps: int, seed: int) -> Block:
 def recorded(plan: Plan, steps: int, seed: int, folder: Path) -> Block:
     """Train the run that is stored, recorded into a folder with what a user would state of it."""
     config = {name: value for name, value in plan.settings.items() if name != "num_workers"}
-    return train(plan, steps, Recorder(folder, config=config), seed)
+    return train(plan, steps, Recorder(folder, config=config), seed, validates=True)
