@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from perfnb.analyses.loader_pauses import outlier_excess, restart_excess
-from perfnb.analyses.loader_stall import LoaderStall, held_up_by_one_another, loader_stall, usable_cores
+from perfnb.analyses.loader_stall import LoaderStall, held_up_by_one_another, knob_or_none, loader_stall, usable_cores
 from perfnb.run import Machine
 
 READ_CPU_US_PER_BYTE: Final = 0.25e-3
@@ -18,6 +18,10 @@ READ_CPU_US_PER_BYTE: Final = 0.25e-3
 
 CLEARLY_MORE: Final = 2.0
 """One of the two is clearly the larger from this ratio on; fitted on recorded CPU runs (detectors.md, section 3)."""
+
+SWITCHES_PER_SAMPLE: Final = 0.5
+"""Voluntary switches per sample from which on each sample is a wait: 64 of 64 recorded runs with slow reads; controls at most .5
+per fetch (detectors.md, section 3)."""
 
 _US_PER_S: Final = 1e6
 
@@ -52,8 +56,10 @@ def loader_causes(
 ) -> LoaderCauses:
     """Divide each step's stall between waiting for samples and working on them.
 
-    The training thread's own time is known to the step: reading is the trouble where it takes more than making, making where
-    it takes clearly more than reading. Workers that have nothing to do count as waiting, so there it is the other way round.
+    Without workers reading is the trouble where it takes more than computing, making where computing takes clearly more than
+    reading. Workers are also blocked where they have nothing to do: there computing that takes more than that is enough, and
+    reading is the trouble only where they are blocked for longer than they can have been idle, or about once per sample. That
+    they wait for a core decides nothing, since others may take it, but counts with the making.
 
     Parameters
     ----------
@@ -74,16 +80,31 @@ def loader_causes(
     of_cpu = _reading_share(rows, lasting_us.sum(), stall)
     reading = rows["blocked_us"] + rows["cpu_us"] * of_cpu
     rows = rows.assign(reading_us=reading, making_us=rows["cpu_us"] * (1 - of_cpu) + rows["runqueue_us"])
-    sums = rows.groupby("rank")[["reading_us", "making_us"]].transform("sum")
-    over_making = 1.0 if not stall.workers else CLEARLY_MORE
-    over_reading = CLEARLY_MORE if not stall.workers else 1.0
     switches = rows["worker_switches_per_s" if stall.workers else "voluntary_switches_per_s"]
-    rows = rows.assign(
-        is_reading=sums["reading_us"] > over_making * sums["making_us"],
-        is_making=sums["making_us"] > over_reading * sums["reading_us"],
-        switches_per_fetch=switches * rows["rank"].map(lasting_us.mean()) / _US_PER_S,
-    )
+    rows = rows.assign(switches_per_fetch=switches * rows["rank"].map(lasting_us.mean()) / _US_PER_S)
+    on_cpu = rows["cpu_us"] * (1 - of_cpu)
+    sums = rows.assign(on_cpu_us=on_cpu).groupby("rank")[["reading_us", "on_cpu_us"]].transform("sum")
+    is_more = sums["reading_us"] > sums["on_cpu_us"]
+    if not stall.workers:
+        is_less = sums["on_cpu_us"] > CLEARLY_MORE * sums["reading_us"]
+        return LoaderCauses(rows.assign(is_reading=is_more, is_making=is_less), "")
+    is_waiting = _cannot_be_idle(rows, lasting_us.sum(), sums["on_cpu_us"]) | _waits_per_sample(rows, config)
+    rows = rows.assign(is_reading=is_more & is_waiting, is_making=sums["on_cpu_us"] > sums["reading_us"])
     return LoaderCauses(rows, "")
+
+
+def _cannot_be_idle(rows: pd.DataFrame, lasting_us: pd.Series, on_cpu_us: pd.Series) -> pd.Series:
+    """Whether workers are blocked for longer than they compute even if they were idle whenever training did not wait for them."""
+    waited = rows["stall_us"].groupby(rows["rank"]).transform("sum")
+    parts = rows[["cpu_us", "runqueue_us", "blocked_us"]].groupby(rows["rank"]).transform("sum")
+    blocked, on_cpu = parts["blocked_us"] / parts.sum(axis=1), on_cpu_us / parts.sum(axis=1)
+    return blocked - (1.0 - waited / rows["rank"].map(lasting_us)) > on_cpu
+
+
+def _waits_per_sample(rows: pd.DataFrame, config: Mapping[str, Any]) -> pd.Series:
+    """Whether the loader gives up its core about once per sample: a wait at each. Idle workers do so some times per batch."""
+    samples = knob_or_none(config, "batch_size")
+    return rows["switches_per_fetch"] >= (samples if type(samples) is int else np.inf) * SWITCHES_PER_SAMPLE
 
 
 def sample_means(host_samples: pd.DataFrame | None) -> pd.DataFrame:

@@ -72,15 +72,20 @@ def worker_count(config: Mapping[str, Any], host_samples: pd.DataFrame | None = 
     >>> worker_count({"data": {"num_workers": 2}})
     2
     """
-    try:
-        told = value_of(config, "num_workers") if has_knob(config, "num_workers") else None
-    except ConfigError:  # it stands at several places
-        told = None
+    told = knob_or_none(config, "num_workers")
     if type(told) is int and told >= 0:
         return told
     if host_samples is None or host_samples["workers"].isna().all():
         return None
     return int(host_samples["workers"].max())
+
+
+def knob_or_none(config: Mapping[str, Any], knob: str) -> Any:
+    """Value of a knob; None where the config lacks it, or holds it at several places."""
+    try:
+        return value_of(config, knob) if has_knob(config, knob) else None
+    except ConfigError:
+        return None
 
 
 def loader_stall(

@@ -26,10 +26,10 @@ def _phases(cpu: int, blocked: int, ranks: int = 1) -> str:
     )
 
 
-def _samples(cpu: float, runqueue: float, blocked: float) -> str:
-    """Two workers, of which each ran, waited for a core, or neither for these shares of the time."""
-    columns = "rank time_us workers worker_cpu_cores worker_runqueue_share worker_blocked_share"
-    return f"{columns}\n0 0 2 - - -\n0 100 2 {2 * cpu} {runqueue} {blocked}"
+def _samples(cpu: float, blocked: float, switches: str = "-") -> str:
+    """Two workers, of which each ran, or was blocked for these shares of the time; how often both gave up their core."""
+    columns = "rank time_us workers worker_cpu_cores worker_runqueue_share worker_blocked_share worker_switches_per_s"
+    return f"{columns}\n0 0 2 - - - -\n0 100 2 {2 * cpu} 0 {blocked} {switches}"
 
 
 @detector(
@@ -89,15 +89,33 @@ def _samples(cpu: float, runqueue: float, blocked: float) -> str:
             signals=("loader",),
             steps=_STEP,
             phases=_phases(0, 50),
-            host_samples=_samples(0.2, 0.0, 0.8),
+            host_samples=_samples(0.2, 0.8),
         ),
         example(
-            "workers wait only twice as long as they run: they may have had nothing to do",
+            "training waits for .5 of the time, so that .5 of the workers' waiting may be idleness: .25 is no more than they run",
             lost_share=0.0,
             signals=("loader",),
             steps=_STEP,
-            phases=_phases(0, 60),
-            host_samples=_samples(0.25, 0.0625, 0.625),
+            phases=_phases(0, 50),
+            host_samples=_samples(0.25, 0.75),
+        ),
+        example(
+            "the same with two switches per fetch of four samples: each sample is a wait",
+            lost_share=0.375,
+            config={"num_workers": 2, "batch_size": 4},
+            signals=("loader",),
+            steps=_STEP,
+            phases=_phases(0, 50),
+            host_samples=_samples(0.25, 0.75, "20000"),
+        ),
+        example(
+            "fewer switches: batches may be all that the workers wait for",
+            lost_share=0.0,
+            config={"num_workers": 2, "batch_size": 4},
+            signals=("loader",),
+            steps=_STEP,
+            phases=_phases(0, 50),
+            host_samples=_samples(0.25, 0.75, "19000"),
         ),
     ),
 )
@@ -111,8 +129,9 @@ def slow_sample_read(
 ) -> pd.DataFrame:
     """Time in which training waits for data while the loader waits itself: for storage, a network, a lock, a sleep.
 
-    It fires where that is longer than the loader's CPU time (with workers: more than twice as long, for idle workers wait too),
-    and counts with it the CPU time that the measured reads from storage take, at .25 ns per byte. Long pauses at the start of
+    It fires where that is longer than the loader's CPU time, and counts with it the CPU time that the measured reads from
+    storage take, at .25 ns per byte. Workers are also blocked where they have nothing to do: they have to be blocked for longer
+    than they can have been idle, or to give up their core for every second sample at least. Long pauses at the start of
     epochs and of single samples are left to their own detectors. The evidence shows the rate of reads and how often the loader
     gave up its core per fetch: about once per sample where each sample is a wait. It matters because more workers wait at the
     same time, and a cache or a local copy does not wait. It cannot see what is waited for, nor the CPU time of system calls

@@ -103,7 +103,7 @@ def slow_transform(
     """Time in which training waits for data while the loader computes.
 
     It fires where the loader's CPU time, without that of its reads from storage, is more than twice as long as its waiting;
-    with workers where it is longer than that, since idle workers wait too, and a worker's wait for a core counts with it. Long
+    with workers where it is longer than that, since idle workers wait too; what they wait for a core counts with it. Long
     pauses at the start of epochs and of single samples are left to their own detectors. It matters because workers compute
     beside the training, and what a cache keeps need not be computed again. It cannot tell decoding from augmenting, nor a
     transform from system calls. What workers do is sampled ten times a second.

@@ -8,8 +8,7 @@ from typing import Any
 import pandas as pd
 
 from perfnb.analyses.loader_pauses import FEWEST_STARTS, epoch_starts, restart_excess
-from perfnb.analyses.loader_stall import STALL_PARTS, stall_per_step, worker_count
-from perfnb.config.mapping import has_knob, value_of
+from perfnb.analyses.loader_stall import STALL_PARTS, knob_or_none, stall_per_step, worker_count
 from perfnb.detector import Unmeasured, detector, example
 
 
@@ -81,7 +80,7 @@ def worker_restart(
         raise Unmeasured(message)
     stall = stall_per_step(ledger)
     none = stall.iloc[:0].assign(lost_us=0.0)
-    if workers == 0 or (has_knob(config, "persistent_workers") and value_of(config, "persistent_workers") is True):
+    if workers == 0 or knob_or_none(config, "persistent_workers") is True:
         return none
     if steps["epoch"].isna().all():
         message = "the steps do not tell when an epoch begins: record with perfnb.record"

@@ -140,6 +140,6 @@ def test_what_workers_queue_for_one_another_is_taken_off_before_reading_and_maki
     roomy = loader_causes(*given, Machine(cpu_capacity=2)).rows
 
     assert crowded["making_us"].to_list() == pytest.approx([6.0, 8.0])
-    assert not crowded["is_making"].any()
     assert roomy["making_us"].to_list() == pytest.approx([21.0, 28.0])
-    assert roomy["is_making"].all()
+    assert not crowded["is_making"].any()
+    assert not roomy["is_making"].any()  # others may take the cores: waiting for one decides nothing
