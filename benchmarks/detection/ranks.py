@@ -32,7 +32,7 @@ _TRACED_STEPS: Final = 3
 """Steps under torch's profiler, after the tenth: where calls of collectives are seen; most bytes of a stored case."""
 
 _SLOW_LINK_STEPS: Final = 15
-"""A step over a slow link takes most of a second: fewer of them, of which the ten that a rank comparison needs remain."""
+"""A step over a slow link takes a third of a second: fewer of them, of which the ten that a rank comparison needs remain."""
 
 _SLOW_LINK_RECORDED_STEPS: Final = 36
 _SLOW_LINK_TRACED_STEPS: Final = 12

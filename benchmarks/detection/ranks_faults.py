@@ -16,8 +16,8 @@ Sides = tuple[Training, Training]
 """The same training with the cause and without it."""
 
 _WIDE_BYTES: Final = 8 << 20
-_LINK_BYTES: Final = 64 << 20
-_SLOW_BIT_PER_S: Final = 3e9
+_LINK_BYTES: Final = 16 << 20
+_SLOW_BIT_PER_S: Final = 1e9
 """A rate that the loopback device of two cores exceeds several times."""
 
 _DEEP_LAYERS: Final = 64
@@ -39,7 +39,7 @@ WORKLOADS: Final[tuple[Workload, ...]] = (
 )
 _BY_NAME: Final = {workload.name: workload for workload in WORKLOADS}
 
-_CONTROL_BATCHES: Final = 6
+_CONTROL_BATCHES: Final = 12
 """Times the batch of controls is larger: gradients of 1 to 2 MB are then exchanged in a few percent of a step."""
 
 
@@ -141,7 +141,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         "communication",
         ("slow_interconnect",),
         _slow_link,
-        "64 MiB of weights over a loopback device held to 3 Gbit/s; without: the same device, not held",
+        "16 MiB of weights over a loopback device held to 1 Gbit/s; without: the same device, not held",
         accepted=("exposed_communication",),
         doses=ONCE,
         clock="wall",
@@ -162,7 +162,7 @@ def _equal_work(base: Training) -> Training:
 
 
 CONTROLS: Final[tuple[Control, ...]] = (
-    Control("balanced_ranks", "two ranks of equal batches, six times the usual", _balanced),
+    Control("balanced_ranks", "two ranks of equal batches, twelve times the usual", _balanced),
     Control("equal_work", "one rank's batch is half as large and each sample of it twice the work", _equal_work),
 )
 _CONTROLS: Final = {control.id: control for control in CONTROLS}

@@ -66,7 +66,8 @@ def test_the_size_of_a_straggler_is_its_cost_over_the_step_and_a_busy_cpu_has_no
     straggler = {"kind": "COMPUTE_STRAGGLER", "severity": "crit", "evidence": {"visible_cost_ms": 3.0, "step_time_ms": 12.0}}
     busy = {"kind": "HIGH_CPU", "severity": "warn", "share_pct": 97.0}
 
-    found = saying.said("traceml", traceml(straggler, busy))
+    primary = {**straggler, "evidence": {}}
+    found = saying.said("traceml", {**traceml(straggler, busy), "primary_diagnosis": primary})
 
     assert [(each.rule, each.shares) for each in found] == [("COMPUTE_STRAGGLER", (0.25,)), ("HIGH_CPU", ())]
 

@@ -102,8 +102,8 @@ def said(peer: str, raw: Mapping[str, Any]) -> tuple[Said, ...]:
         raise ValueError(message)
     kept: dict[str, Said] = {}
     for each in everything:
-        if each.meaning.is_finding:
-            kept.setdefault(each.rule, each)
+        if each.meaning.is_finding and not (each.rule in kept and (kept[each.rule].shares or not each.shares)):
+            kept[each.rule] = each  # said again with its size: that one, in the place of the first
     return tuple(kept.values())
 
 
