@@ -35,7 +35,7 @@ def removed(plan: Plan) -> Plan:
 
 
 def _per_sample(plan: Plan, amount_s: float) -> float:
-    return amount_s / (plan.settings["batch_size"] * plan.accumulate)
+    return amount_s / float(plan.settings["batch_size"] * plan.accumulate)
 
 
 def slow_item(plan: Plan, amount_s: float) -> Sides:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from benchmarks.detection import controls, storage
 from benchmarks.detection.case import Case, Fault, Found, Row
 from benchmarks.detection.run import KINDS, commit, module_of, run
-from benchmarks.detection.score import Said, Score, Share, counts, grouped, judged, score
+from benchmarks.detection.score import Said, Score, Share, counts, grouped, judged, median_and_p90, score
 from benchmarks.reading.tables import markdown
 from perfnb import track_record
 from perfnb.diagnose import diagnose
@@ -27,6 +27,7 @@ _HEAD: Final = (
     "recall",
     "cause first",
     "size error",
+    "lost time error",
     "interval holds",
     "not measured",
     "controls alarmed",
@@ -107,6 +108,10 @@ def table(whole: Scored) -> str:
         parts.append(markdown([title, *_HEAD], rows))
     uncertified = [row.case.id for row in whole.rows if row.certified is not None and not row.certified["is_certified"]]
     parts.append(f"{len(whole.rows)} cases; controls that are not certified and not counted: {', '.join(uncertified) or 'none'}")
+    between = [f"{each.case.id} ({each.truth:.1%})" for each in whole.said if each.outcome == "between" and each.found is None]
+    parts.append(f"true share between the bounds, not scored: {', '.join(between) or 'none'}")
+    unseen = score(whole.said, whole.faults).unseen
+    parts.append(f"causes that the tables cannot show: {unseen.of}, of which {unseen.hits} are said to be not measured")
     parts += [f"did not run: {case.id}: {reason}" for case, reason in whole.failed]
     return "\n\n".join(parts)
 
@@ -142,13 +147,17 @@ def _place(title: str, case: Case) -> str:
 
 def _cells(value: Score) -> list[str]:
     error, of = value.reliability
-    size = f"{value.median_error:.1%}, p90 {value.p90_error:.1%} ({len(value.size_errors)})" if value.size_errors else "-"
     return [
         *(_share(each) for each in (value.precision, value.recall, value.first)),
-        size,
+        *(_errors(each) for each in (value.size_errors, value.time_errors)),
         *(_share(each) for each in (value.coverage, value.unmeasured, value.alarms)),
         f"{error:.3f} ({of})" if of else "-",
     ]
+
+
+def _errors(errors: Sequence[float]) -> str:
+    median, p90 = median_and_p90(errors)
+    return f"{median:.1%}, p90 {p90:.1%} ({len(errors)})" if errors else "-"
 
 
 def _share(share: Share) -> str:
@@ -174,7 +183,9 @@ def _score_json(value: Score) -> dict[str, Any]:
         for each in (getattr(value, name),)
     }
     error, of = value.reliability
-    told["size_error"] = {"median": _number(value.median_error), "p90": _number(value.p90_error), "of": len(value.size_errors)}
+    for name, errors in (("size_error", value.size_errors), ("time_error", value.time_errors)):
+        median, p90 = median_and_p90(errors)
+        told[name] = {"median": _number(median), "p90": _number(p90), "of": len(errors)}
     return told | {"reliability": {"error": _number(error), "of": of}}
 
 

@@ -158,7 +158,7 @@ def _said(case: Case, out: Path) -> str:
     """What became of a case, in a few words; never what detectors say of it."""
     path, failed = _path(case, out), _failed_path(case, out)
     if failed.exists():
-        return "did not run: " + json.loads(failed.read_text(encoding="utf-8"))["reason"]
+        return f"did not run: {json.loads(failed.read_text(encoding='utf-8'))['reason']}"
     told = storage.header(path)
     size = f"{path.stat().st_size / 1e3:.0f} kB"
     if told["certified"] is not None:

@@ -75,7 +75,9 @@ class Said:
     found
         The finding; None where there is none.
     is_first
-        Whether it is the first finding of its run.
+        Whether it is the first finding of its run, but for contention that is true of the machine.
+    true_lost_us
+        Time of a step that the label's cause takes; NaN of memory, and without a label.
     """
 
     case: Case
@@ -85,6 +87,7 @@ class Said:
     truth: float = math.nan
     found: Found | None = None
     is_first: bool = False
+    true_lost_us: float = math.nan
 
 
 def judged(row: Row, faults: Mapping[str, Fault], accepted_in_control: Mapping[str, Sequence[str]]) -> list[Said]:
@@ -95,11 +98,12 @@ def judged(row: Row, faults: Mapping[str, Fault], accepted_in_control: Mapping[s
     are not judged.
     """
     labels = [(faults[truth.fault], truth) for truth in row.truths]
-    said = [_label(row, fault, truth) for fault, truth in labels]
-    hits = {each.found for each in said if each.found is not None and each.outcome == "hit"}
     accepted = {name for fault, _ in labels for name in fault.accepted} | set(accepted_in_control.get(row.case.control, ()))
     if row.seen.get("runqueue_share", 0.0) >= AMBIENT_RUNQUEUE:
         accepted.add(CONTENTION)
+    named = [each for each in row.found if each.detector != CONTENTION or CONTENTION not in accepted]
+    said = [_label(row, fault, truth, named[0] if named else None) for fault, truth in labels]
+    hits = {each.found for each in said if each.found is not None and each.outcome == "hit"}
     right = {name for fault, truth in labels if truth.label == "positive" for name in fault.expects}
     open_ones = {name for fault, truth in labels if truth.label == "between" for name in fault.expects}
     what = "+".join(row.case.faults) or row.case.control
@@ -113,7 +117,7 @@ def judged(row: Row, faults: Mapping[str, Fault], accepted_in_control: Mapping[s
     return said
 
 
-def _label(row: Row, fault: Fault, truth: Truth) -> Said:
+def _label(row: Row, fault: Fault, truth: Truth, first: Found | None) -> Said:
     found = next((each for each in row.found if each.detector in fault.expects), None)
     name = found.detector if found is not None else fault.expects[0]
     outcome: Outcome
@@ -128,8 +132,9 @@ def _label(row: Row, fault: Fault, truth: Truth) -> Said:
         outcome = "not measured"
     else:
         outcome = "miss"
-    is_first = found is not None and bool(row.found) and row.found[0] is found
-    return Said(row.case, fault.id, name, outcome, truth.share, found if outcome == "hit" else None, is_first)
+    lost_us = truth.with_us - truth.without_us
+    hit = found if outcome == "hit" else None
+    return Said(row.case, fault.id, name, outcome, truth.share, hit, hit is not None and hit is first, lost_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +150,9 @@ class Score:
     first
         Of cases with one positive label that could be measured, those whose first finding is its cause.
     size_errors
-        abs(severity - truth) / truth of each hit.
+        abs(severity - truth) / truth of each hit, both as shares of the step (of which one is that of the stored run).
+    time_errors
+        The same of the time lost per step: where others take the processor steps grow, but not what the cause takes of them.
     coverage
         Hits whose interval holds the truth.
     unmeasured
@@ -162,22 +169,26 @@ class Score:
     recall: Share
     first: Share
     size_errors: tuple[float, ...]
+    time_errors: tuple[float, ...]
     coverage: Share
     unmeasured: Share
     unseen: Share
     alarms: Share
     reliability: tuple[float, int]
 
-    @property
-    def median_error(self) -> float:
-        """Median size error; NaN of nothing."""
-        return statistics.median(self.size_errors) if self.size_errors else math.nan
 
-    @property
-    def p90_error(self) -> float:
-        """Size error that nine of ten hits stay below; NaN of nothing."""
-        ordered = sorted(self.size_errors)
-        return ordered[math.ceil(0.9 * len(ordered)) - 1] if ordered else math.nan
+def median_and_p90(errors: Sequence[float]) -> tuple[float, float]:
+    """Median of errors, and the error that nine of ten stay at or below; NaN of none.
+
+    Examples
+    --------
+    >>> median_and_p90([0.1, 0.2, 0.9])
+    (0.2, 0.9)
+    """
+    if not errors:
+        return math.nan, math.nan
+    ordered = sorted(errors)
+    return statistics.median(ordered), ordered[math.ceil(0.9 * len(ordered)) - 1]
 
 
 def score(said: Sequence[Said], faults: Mapping[str, Fault], certified: Iterable[Case] = ()) -> Score:
@@ -200,6 +211,7 @@ def score(said: Sequence[Said], faults: Mapping[str, Fault], certified: Iterable
         each for each in said if each.fault in faults and not faults[each.fault].seen_in_tables and each.truth == each.truth
     ]
     unseen = [each for each in unseen if each.outcome in ("hit", "miss", "not measured")]
+    timed = [each for each in sized if each.true_lost_us > 0]
     controls = {case.id for case in certified}
     alarmed = {each.case.id for each in said if each.outcome == "false alarm" and each.case.id in controls}
     return Score(
@@ -207,6 +219,9 @@ def score(said: Sequence[Said], faults: Mapping[str, Fault], certified: Iterable
         recall=Share(len(hits), len(hits) + len(misses)),
         first=Share(sum(each.is_first for each in alone), len(alone)),
         size_errors=tuple(abs(each.found.severity - each.truth) / each.truth for each in sized if each.found is not None),
+        time_errors=tuple(
+            abs(each.found.lost_us - each.true_lost_us) / each.true_lost_us for each in timed if each.found is not None
+        ),
         coverage=Share(
             sum(each.found is not None and each.found.low <= each.truth <= each.found.high for each in sized), len(sized)
         ),

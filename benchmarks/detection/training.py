@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -40,14 +40,6 @@ class State:
     outputs: Tensor
     recorder: Recorder
     kept: dict[str, Any]
-
-
-@runtime_checkable
-class Counting(Protocol):
-    """An item of a fault that changes in the course of a run."""
-
-    def begin(self, samples: int) -> None:
-        """Take note of how many samples each reader will read."""
 
 
 AfterStep = Callable[[State], None]
@@ -203,7 +195,7 @@ def _step(
     for each in micro:
         inputs, targets = each if plan.batches is None else plan.batches(step, each)
         if plan.told is not None:
-            recorder.log(**plan.told((inputs, targets)))
+            recorder.log(None, **plan.told((inputs, targets)))
         outputs = parts.model(inputs)
         loss = parts.loss(outputs, targets) / len(micro)
         loss.backward()
@@ -234,11 +226,12 @@ def _epochs(plan: Plan, parts: Parts, total: int, seed: int) -> Iterable[Pair]:
     if plan.is_preloaded:
         order = torch.cat([torch.randperm(len(samples), generator=generator) for _ in range(size * total // len(samples) + 1)])
         chosen = order[: size * total].reshape(total, size).tolist()
-        return [tuple(default_collate([samples[index] for index in rows])) for rows in chosen]  # type: ignore[misc]
+        return [tuple(default_collate([samples[index] for index in rows])) for rows in chosen]
     per_epoch = total if plan.epoch_steps is None else plan.epoch_steps
     workers = plan.settings["num_workers"]
-    if isinstance(plan.item, Counting):
-        plan.item.begin(size * total // max(1, workers))
+    begin = getattr(plan.item, "begin", None)  # of a fault that changes in the course of a run
+    if begin is not None:
+        begin(size * total // max(1, workers))  # samples that each reader will read
     loader: DataLoader[Any] = DataLoader(
         samples,
         batch_size=size,
