@@ -7,9 +7,11 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from perfnb.config.mapping import has_knob, value_of
 from perfnb.run import Machine
+from perfnb.tables import conform, empty
 
 WARM_UP_STEPS: Final = 10
 """Steps after which the allocator's counters should stand still: kernels are chosen and optimizer state is made before."""
@@ -20,8 +22,17 @@ NO_CAPACITY: Final = (
 )
 """Why nothing can be said of pressure."""
 
+NOT_RECORDED: Final = (
+    "what torch's allocator reserves was not recorded: perfnb.record of a training on a GPU, or a trace with profile_memory=True"
+)
+"""Why nothing can be said of a device's memory."""
+
 _MEMORY: Final = ["rank", "device"]
+_SIZES: Final = ("allocated_bytes", "reserved_bytes", "peak_allocated_bytes", "peak_reserved_bytes")
 _COUNTERS: Final = ("retries", "ooms", "device_allocs", "device_frees")
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 
 def device_memory(
@@ -58,30 +69,54 @@ def device_memory(
     >>> device_memory(rows, Machine(device_memory_bytes=(100,)), {})[["required_bytes", "pressure"]].to_numpy().tolist()
     [[80.0, 0.8]]
     """
-    rows = allocator.assign(device=allocator["device"].fillna(0))
-    peaks = rows.groupby(_MEMORY, as_index=False).agg(
-        allocated_peak_bytes=("peak_allocated_bytes", "max"),
-        reserved_peak_bytes=("peak_reserved_bytes", "max"),
-        allocated_bytes=("allocated_bytes", "max"),
-        reserved_bytes=("reserved_bytes", "max"),
-        ooms=("ooms", "max"),
+    keys, place = _memories(allocator)
+    ends = {name: _largest(allocator[name], place, len(keys)) for name in _SIZES}
+    found = pd.DataFrame(
+        {
+            "rank": keys[:, 0],
+            "device": keys[:, 1],
+            "allocated_peak_bytes": np.fmax(ends["peak_allocated_bytes"], ends["allocated_bytes"]),
+            "reserved_peak_bytes": np.fmax(ends["peak_reserved_bytes"], ends["reserved_bytes"]),
+            "ooms": np.nan_to_num(_largest(allocator["ooms"], place, len(keys))),
+            "retries": _retries(allocator, place, len(keys)),
+            "capacity_bytes": _one_size(machine),
+            "outside_bytes": np.nan,
+        }
     )
-    numbers = peaks.drop(columns=_MEMORY).astype("Float64").astype("float64")
-    found = pd.concat([peaks[_MEMORY].astype("int64"), numbers], axis=1)
-    found = found.assign(
-        allocated_peak_bytes=found[["allocated_peak_bytes", "allocated_bytes"]].max(axis=1),
-        reserved_peak_bytes=found[["reserved_peak_bytes", "reserved_bytes"]].max(axis=1),
-        ooms=found["ooms"].fillna(0.0),
-    ).drop(columns=["allocated_bytes", "reserved_bytes"])
-    growth = counter_growth(allocator).groupby(_MEMORY, as_index=False)[["retries"]].sum()
-    found = found.merge(growth, how="left", on=_MEMORY).fillna({"retries": 0.0})
-    found = found.merge(_seen_by_driver(rows, gpu_samples), how="left", on="rank")
-    found = found.assign(capacity_bytes=found["capacity_bytes"].fillna(_one_size(machine)))
-    usable = found["capacity_bytes"] - found["outside_bytes"].fillna(0.0)
-    usable = usable.where(usable <= fraction_of(config) * found["capacity_bytes"], fraction_of(config) * found["capacity_bytes"])
-    all_of_it = found["reserved_peak_bytes"].combine(usable, np.fmax)
-    required = found["reserved_peak_bytes"].where(found["ooms"].eq(0), all_of_it)
+    if gpu_samples is not None and not gpu_samples.empty:
+        seen = _seen_by_driver(allocator, gpu_samples).reindex(keys[:, 0])
+        known = seen["capacity_bytes"].to_numpy()
+        found["capacity_bytes"] = np.where(np.isnan(known), found["capacity_bytes"], known)
+        found["outside_bytes"] = seen["outside_bytes"].to_numpy()
+    capacity = found["capacity_bytes"].to_numpy()
+    usable = np.minimum(capacity - np.nan_to_num(found["outside_bytes"].to_numpy()), fraction_of(config) * capacity)
+    reserved = found["reserved_peak_bytes"].to_numpy()
+    required = np.where(found["ooms"] > 0, np.fmax(reserved, usable), reserved)
     return found.assign(usable_bytes=usable, required_bytes=required, pressure=required / usable)
+
+
+def peaks_of(allocator: pd.DataFrame | None, allocations: pd.DataFrame | None) -> pd.DataFrame:
+    r"""The table allocator, or what single allocations of a trace tell of it: the peaks of each device.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The table allocator as given; else one row per (rank, device) with step 0; empty where neither tells of a device.
+
+    Examples
+    --------
+    >>> from perfnb.tables import table_from_text
+    >>> rows = "rank device time_us bytes allocated_bytes reserved_bytes\n0 0 0 10 60 90\n0 0 1 -10 50 90"
+    >>> peaks_of(None, table_from_text("allocations", rows))[["peak_allocated_bytes", "peak_reserved_bytes"]].to_numpy().tolist()
+    [[60, 90]]
+    """
+    if allocator is not None:
+        return allocator
+    if allocations is None:
+        return empty("allocator")
+    rows = allocations[allocations["device"].notna()].groupby(_MEMORY, as_index=False)
+    peaks = rows.agg(peak_allocated_bytes=("allocated_bytes", "max"), peak_reserved_bytes=("reserved_bytes", "max"))
+    return conform("allocator", peaks.assign(step=0))
 
 
 def counter_growth(allocator: pd.DataFrame) -> pd.DataFrame:
@@ -150,16 +185,41 @@ def fraction_of(config: Mapping[str, Any]) -> float:
     return float(fraction) if isinstance(fraction, (int, float)) and 0 < fraction <= 1 else 1.0
 
 
+def _memories(allocator: pd.DataFrame) -> tuple[Integers, Integers]:
+    """Rank and device of each memory, in order, and the place of each row among them."""
+    device = allocator["device"].fillna(0).to_numpy(dtype=np.int64)
+    keys, place = np.unique(np.column_stack([allocator["rank"].to_numpy(dtype=np.int64), device]), axis=0, return_inverse=True)
+    return keys, place.reshape(-1)
+
+
+def _largest(values: pd.Series, place: Integers, count: int) -> Floats:
+    largest = np.full(count, np.nan)
+    np.fmax.at(largest, place, values.to_numpy(dtype=np.float64, na_value=np.nan))
+    return largest
+
+
+def _retries(allocator: pd.DataFrame, place: Integers, count: int) -> Floats:
+    """What the counter of retries grew by after warm-up; 0 where it was not recorded."""
+    step = allocator["step"].to_numpy(dtype=np.int64)
+    first = np.full(count, np.iinfo(np.int64).max)
+    np.minimum.at(first, place, step)
+    values = allocator["retries"].to_numpy(dtype=np.float64, na_value=np.nan)
+    values = np.where(step >= first[place] + WARM_UP_STEPS, values, np.nan)
+    least = np.full(count, np.nan)
+    np.fmin.at(least, place, values)
+    most = np.full(count, np.nan)
+    np.fmax.at(most, place, values)
+    grown: Floats = np.nan_to_num(most - least)
+    return grown
+
+
 def _one_size(machine: Machine) -> float:
     sizes = {size for size in machine.device_memory_bytes if size > 0}
     return float(sizes.pop()) if len(sizes) == 1 else float("nan")
 
 
-def _seen_by_driver(allocator: pd.DataFrame, gpu_samples: pd.DataFrame | None) -> pd.DataFrame:
-    """capacity_bytes and outside_bytes of ranks whose one device is the one GPU that they sampled."""
-    columns = ["rank", "capacity_bytes", "outside_bytes"]
-    if gpu_samples is None or gpu_samples.empty:
-        return pd.DataFrame(columns=columns).astype({"rank": "int64", "capacity_bytes": "float64", "outside_bytes": "float64"})
+def _seen_by_driver(allocator: pd.DataFrame, gpu_samples: pd.DataFrame) -> pd.DataFrame:
+    """capacity_bytes and outside_bytes by rank, of ranks whose one device is the one GPU that they sampled."""
     alone = gpu_samples.groupby("rank")["gpu"].nunique(dropna=False).eq(1) & allocator.groupby("rank")["device"].nunique().eq(1)
     own = gpu_samples[gpu_samples["rank"].isin(alone.index[alone])]
     sizes = ["memory_used_bytes", "memory_total_bytes", "memory_reserved_bytes"]
@@ -171,4 +231,4 @@ def _seen_by_driver(allocator: pd.DataFrame, gpu_samples: pd.DataFrame | None) -
         capacity_bytes=near["memory_total_bytes"] - near["memory_reserved_bytes"].fillna(0.0),
         outside_bytes=(near["memory_used_bytes"] - near["reserved_bytes"]).clip(lower=0.0),
     )
-    return near.groupby("rank", as_index=False)[["capacity_bytes", "outside_bytes"]].median()
+    return near.groupby("rank")[["capacity_bytes", "outside_bytes"]].median()

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from perfnb.analyses.device_memory import NO_CAPACITY, device_memory
+from perfnb.analyses.device_memory import NO_CAPACITY, NOT_RECORDED, device_memory, peaks_of
 from perfnb.detector import Unmeasured, detector, example
 from perfnb.run import Machine
 
@@ -61,6 +61,15 @@ _DEVICE = Machine(device_memory_bytes=(1000,))
             allocator="rank step device peak_reserved_bytes\n0 1 0 940",
         ),
         example(
+            "single allocations of a trace tell of 960 bytes",
+            lost_share=0.06,
+            machine=_DEVICE,
+            allocations="""rank device time_us bytes allocated_bytes reserved_bytes
+                           0    0      0       10    700             950
+                           0    0      5       10    710             960
+                           0    -      6       10    999             -""",
+        ),
+        example(
             "890 of 1000 bytes are below nine tenths",
             lost_share=0.0,
             machine=_DEVICE,
@@ -75,7 +84,11 @@ _DEVICE = Machine(device_memory_bytes=(1000,))
     ),
 )
 def memory_pressure(
-    allocator: pd.DataFrame, machine: Machine, config: Mapping[str, Any], gpu_samples: pd.DataFrame | None = None
+    machine: Machine,
+    config: Mapping[str, Any],
+    allocator: pd.DataFrame | None = None,
+    allocations: pd.DataFrame | None = None,
+    gpu_samples: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Device memory that the job requires beyond 90 % of what is usable.
 
@@ -85,10 +98,10 @@ def memory_pressure(
     because the next longer batch, or another process on the device, ends the training. It cannot tell memory that is needed
     from memory that torch merely keeps, nor a shortage from fragmentation. Not validated on a GPU.
     """
-    found = device_memory(allocator, machine, config, gpu_samples)
-    if found["reserved_peak_bytes"].isna().all():
-        message = "what torch's allocator reserved was not recorded"
-        raise Unmeasured(message)
+    peaks = peaks_of(allocator, allocations)
+    if peaks["peak_reserved_bytes"].isna().all() and peaks["reserved_bytes"].isna().all():
+        raise Unmeasured(NOT_RECORDED)
+    found = device_memory(peaks, machine, config, gpu_samples)
     if found["pressure"].isna().all():
         raise Unmeasured(NO_CAPACITY)
     found = found[found["pressure"].notna()]

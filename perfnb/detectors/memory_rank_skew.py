@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from perfnb.analyses.device_memory import NO_CAPACITY, device_memory
+from perfnb.analyses.device_memory import NO_CAPACITY, NOT_RECORDED, device_memory, peaks_of
 from perfnb.detector import Unmeasured, detector, example
 from perfnb.run import Machine
 
@@ -63,10 +63,11 @@ def _text(*peaks: int) -> str:
     ),
 )
 def memory_rank_skew(
-    allocator: pd.DataFrame,
     machine: Machine,
     config: Mapping[str, Any],
     world_size: int | None,
+    allocator: pd.DataFrame | None = None,
+    allocations: pd.DataFrame | None = None,
     gpu_samples: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Reserved peak of the rank with the most memory beyond the median rank's, where the ranks differ by 20 % or more.
@@ -75,7 +76,10 @@ def memory_rank_skew(
     that only it holds, as in a pipeline, nor memory that is needed from memory that torch merely keeps.
     Not validated on a GPU.
     """
-    found = device_memory(allocator, machine, config, gpu_samples)
+    peaks = peaks_of(allocator, allocations)
+    if peaks["peak_reserved_bytes"].isna().all() and peaks["reserved_bytes"].isna().all():
+        raise Unmeasured(NOT_RECORDED)
+    found = device_memory(peaks, machine, config, gpu_samples)
     ranks = found["rank"].nunique()
     if ranks < 2 or ranks < (world_size or 2):  # noqa: PLR2004 - a comparison needs two
         message = f"has the memory of {ranks} of {world_size} ranks" if (world_size or 1) > ranks else "the job has one rank"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from perfnb import text
 from perfnb.analyses.batch_fit import LARGEST_ERROR, batch_fit
-from perfnb.analyses.device_memory import NO_CAPACITY, device_memory
+from perfnb.analyses.device_memory import NO_CAPACITY, NOT_RECORDED, device_memory, peaks_of
 from perfnb.detector import Unmeasured, detector, example
 from perfnb.run import Machine
 
@@ -85,10 +85,11 @@ def _text(peak: int, fixed_us: int, *, sizes: tuple[int, ...] = (8, 16)) -> dict
     ),
 )
 def memory_unused(
-    allocator: pd.DataFrame,
     ledger: pd.DataFrame,
     machine: Machine,
     config: Mapping[str, Any],
+    allocator: pd.DataFrame | None = None,
+    allocations: pd.DataFrame | None = None,
     training: pd.DataFrame | None = None,
     steps: pd.DataFrame | None = None,
     gpu_samples: pd.DataFrame | None = None,
@@ -100,7 +101,10 @@ def memory_unused(
     Python while the device idles. It matters because devices are paid for whole. It cannot see whether a larger batch is as
     good for the training, nor how large it may be: that takes a dry run. Not validated on a GPU.
     """
-    found = device_memory(allocator, machine, config, gpu_samples)
+    peaks = peaks_of(allocator, allocations)
+    if peaks["peak_reserved_bytes"].isna().all() and peaks["reserved_bytes"].isna().all():
+        raise Unmeasured(NOT_RECORDED)
+    found = device_memory(peaks, machine, config, gpu_samples)
     if found["pressure"].isna().all():
         raise Unmeasured(NO_CAPACITY)
     fullest = found.loc[[found["pressure"].idxmax()]]

@@ -119,8 +119,8 @@ def run_that_holds(kept: int, peak: int) -> Run:
 def test_a_category_is_the_largest_only_where_no_other_can_be(
     config: dict[str, object],
     passing: int,
-    activations: bool,
-    states: bool,  # noqa: FBT001 - what is expected of a case
+    activations: bool,  # noqa: FBT001 - what is expected of a case
+    states: bool,  # noqa: FBT001 - as above
 ) -> None:
     run = run_that_holds(300, 300 + passing)
 

@@ -22,7 +22,7 @@ from perfnb.analyses.leak_test import (
     why_short,
 )
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 Made = Callable[[np.random.Generator, Floats], Floats]
 
 MB: Final = 1e6
