@@ -42,10 +42,11 @@ def _taken(detector: Detector, evidence: pd.DataFrame, lost: Floats, ground: Gro
     """What is left of the claimed parts, at most what was lost; of rows that name a claimed part, from that part."""
     if not {"lost_us", "part"} <= set(evidence) or not evidence["part"].isin(detector.claims).all():
         return ground.claims.take(detector.claims, lost)
-    return sum(
-        (ground.claims.take((str(part),), ground.at_places(rows)) for part, rows in evidence.groupby("part", sort=False)),
-        start=np.zeros_like(lost),
-    )
+    by_part = {str(part): ground.at_places(rows) for part, rows in evidence.groupby("part", sort=False)}
+    stated = np.sum(list(by_part.values()), axis=0)
+    counts = np.divide(lost, stated, out=np.zeros_like(lost), where=stated > 0)
+    taken: Floats = np.sum([ground.claims.take((part,), each * counts) for part, each in by_part.items()], axis=0)
+    return taken
 
 
 def _clipped(detector: Detector, evidence: pd.DataFrame, ground: Ground) -> pd.DataFrame:

@@ -104,7 +104,7 @@ def _is_sure(finding: Finding, ground: Ground) -> bool:
 
 def _rank(finding: Finding) -> tuple[int, float]:
     """Time first, then memory, then what is unused; each worst first: shares of different things are not compared."""
-    return _UNITS.index(finding.unit), -finding.severity
+    return _UNITS.index(finding.unit), -(finding.lost_us if finding.unit == "time" else finding.severity)
 
 
 def mean_parts(ground: Ground) -> pd.DataFrame:

@@ -21,6 +21,7 @@ Ints = NDArray[np.int64]
 IMBALANCE = "imbalance"
 """Name of a part beside those of the ledger: what the rank with the most work has over the mean of all ranks."""
 
+_RUNQUEUE = ".runqueue"
 _WITHOUT_WORK = ("data", "other")  # phases between whose events a device only waits
 
 
@@ -66,6 +67,18 @@ class Ground:
     def durations(self) -> pd.Series:
         """Duration of each used step of its critical rank, by step number; the mean over ranks where none waits for another."""
         return self.on_critical(self.work["duration_us"].to_numpy())
+
+    @property
+    def knows_runqueue(self) -> bool:
+        """Whether time on the run queue is known apart: steps are sized on the host's clock, and the system told."""
+        return bool(self.ledger["part"].str.endswith(_RUNQUEUE).any())
+
+    @property
+    def own_durations(self) -> pd.Series:
+        """As `durations`, without time on the run queue: what the step takes where nothing else wants its cores."""
+        waiting = [name for name in self.claims.names if name.endswith(_RUNQUEUE)]
+        wait_us = self.claims.recorded(waiting)
+        return self.on_critical(np.maximum(self.work["duration_us"].to_numpy() - wait_us, 0.0))
 
     @property
     def waits(self) -> bool:
@@ -164,8 +177,8 @@ class Claims:
         Place of each row.
     share
         What a row counts in its place: one over the number of devices.
-    left_us
-        Time of each row that is left; claims are taken off it in place, in their order.
+    recorded_us, left_us
+        Time of each row as recorded, and what is left of it; claims are taken off the latter in place, in their order.
     """
 
     places: pd.MultiIndex
@@ -174,6 +187,7 @@ class Claims:
     part: Ints
     at: Ints
     share: Floats
+    recorded_us: Floats
     left_us: Floats
 
     @classmethod
@@ -188,6 +202,7 @@ class Claims:
         part, names = pd.factorize(ledger["part"])
         mean = work.groupby("step")["work_us"].transform("mean")
         excess = (work["work_us"] - mean).where(work["is_critical"], 0.0)
+        recorded = np.concatenate([ledger["time_us"].to_numpy(), excess.to_numpy()])
         return cls(
             places=places,
             devices=devices,
@@ -195,7 +210,8 @@ class Claims:
             part=np.concatenate([part.astype(np.int64), np.full(len(work), len(names))]),
             at=np.concatenate([at, np.arange(len(work))]),
             share=np.concatenate([1.0 / devices[at], np.ones(len(work))]),
-            left_us=np.concatenate([ledger["time_us"].to_numpy(), excess.to_numpy()]),
+            recorded_us=recorded,
+            left_us=recorded.copy(),
         )
 
     def place(self, rank: pd.Series, step: pd.Series) -> Ints:
@@ -203,13 +219,17 @@ class Claims:
         found: Ints = self.places.get_indexer(pd.MultiIndex.from_arrays([rank, step])).astype(np.int64)
         return found
 
+    def recorded(self, parts: Collection[str]) -> Floats:
+        """Time at each place of some parts, claimed or not; devices of one rank are averaged."""
+        return self._sum(self.recorded_us, self._are(parts))
+
     def left(self, parts: Collection[str]) -> Floats:
         """Time at each place that is left of some parts; devices of one rank are averaged."""
-        return self._sum(self._are(parts))
+        return self._sum(self.left_us, self._are(parts))
 
     def left_of_steps(self) -> Floats:
         """Time at each place that is left of the whole step."""
-        return self._sum(self.part != len(self.names) - 1)
+        return self._sum(self.left_us, self.part != len(self.names) - 1)
 
     def take(self, parts: Collection[str], wanted_us: Floats) -> Floats:
         """Claim time of some parts at each place: at most what is left of them.
@@ -229,8 +249,8 @@ class Claims:
     def _are(self, parts: Collection[str]) -> NDArray[np.bool_]:
         return np.isin(self.part, [number for number, name in enumerate(self.names) if name in parts])
 
-    def _sum(self, own: NDArray[np.bool_]) -> Floats:
-        return _sums(self.at[own], self.left_us[own] * self.share[own], len(self.places))
+    def _sum(self, time_us: Floats, own: NDArray[np.bool_]) -> Floats:
+        return _sums(self.at[own], time_us[own] * self.share[own], len(self.places))
 
 
 def _sums(at: Ints, values: Floats, length: int) -> Floats:

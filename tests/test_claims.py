@@ -141,3 +141,19 @@ def test_events_on_the_device_tell_how_much_of_the_loading_it_hides() -> None:
     assert lost.to_list() == pytest.approx([30.0, 0.0])  # 70 of 100 us busy; nothing known of step 2
     assert not ground.is_bound_only("data")
     assert ground.is_bound_only("host")
+
+
+def test_a_loss_is_a_share_of_the_steps_own_time_where_other_processes_hold_the_cores() -> None:
+    phases = "rank step phase wall_us cpu_us runqueue_us blocked_us\n" + "\n".join(
+        f"0 {step} data 20 10 10 0\n0 {step} forward 80 10 70 0" for step in range(1, 7)
+    )
+    ground = Ground.of(run(steps=STEPS, phases=phases, signals=("loader", "schedstat")))
+
+    stall = measure(loses(10.0, claims=("data.cpu",)), ground)
+    contention = measure(loses(80.0, family="host", claims=("data.runqueue", "forward.runqueue")), ground)
+
+    assert isinstance(stall, Finding)
+    assert stall.severity == pytest.approx(0.5)  # 10 of the 20 us that the step runs
+    assert "of each step's own time, without waiting for a core" in stall.summary
+    assert isinstance(contention, Finding)
+    assert contention.severity == pytest.approx(0.8)
