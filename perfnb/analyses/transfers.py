@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Final
 
 import numpy as np
@@ -33,6 +34,9 @@ TRANSFER_COLUMNS: Final = (
     "wait_us",
     "is_lower_bound",
 )
+
+# Several detectors of one diagnosis ask for the same run; tables are never changed in place.
+_KEPT: Final[dict[str, tuple[weakref.ref[pd.DataFrame], weakref.ref[pd.DataFrame], int | None, pd.DataFrame]]] = {}
 
 
 def transfers(run: Run) -> pd.DataFrame:
@@ -68,6 +72,15 @@ def transfers(run: Run) -> pd.DataFrame:
     >>> transfers(Run(steps=steps, collectives=calls))[["rank", "start_us", "transfer_us", "wait_us"]].to_numpy().tolist()
     [[0.0, 40.0, 20.0, 30.0], [1.0, 40.0, 20.0, 0.0]]
     """
+    kept = _KEPT.get("last")
+    if kept is not None and kept[0]() is run.collectives and kept[1]() is run.steps and kept[2] == run.world_size:
+        return kept[3]
+    found = _transfers(run)
+    _KEPT["last"] = (weakref.ref(run.collectives), weakref.ref(run.steps), run.world_size, found)
+    return found
+
+
+def _transfers(run: Run) -> pd.DataFrame:
     calls = run.collectives.assign(step=step_of_calls(run))
     calls = calls[calls["step"].notna()]
     of_all = calls.groupby("step")["rank"].transform("nunique").eq(calls["rank"].nunique())
