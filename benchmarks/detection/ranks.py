@@ -97,7 +97,7 @@ def _run(spec: Mapping[str, Any], *, own_network: bool) -> dict[str, Any]:
     """Run the job of both ranks; it and all its processes are gone at the end."""
     with tempfile.TemporaryDirectory(prefix="perfnb-ranks-") as scratch:
         file, answer = Path(scratch) / "spec.json", Path(scratch) / "answer.json"
-        file.write_text(json.dumps({**spec, "answer": str(answer)}), encoding="utf-8")
+        file.write_text(json.dumps({**spec, "answer": str(answer), "parent": os.getpid()}), encoding="utf-8")
         command = [sys.executable, "-m", "benchmarks.detection.ranks_job", str(file)]
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
         if own_network:

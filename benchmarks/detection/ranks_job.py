@@ -36,21 +36,29 @@ _RUNQUEUE: Final = 1  # second field of schedstat: time on a run queue
 
 def main(words: list[str]) -> int:
     """Start the ranks and wait for them; whatever fails ends both."""
-    end_with_parent()
     told = json.loads(Path(words[0]).read_text(encoding="utf-8"))
+    end_with_parent(int(told["parent"]))
     with tempfile.TemporaryDirectory() as folder:
         meeting = str(Path(folder) / "meeting")
-        multiprocessing.spawn(_rank, args=(meeting, told), nprocs=RANKS)
+        multiprocessing.spawn(_rank, args=(meeting, {**told, "parent": os.getpid()}), nprocs=RANKS)
     return 0
 
 
-def end_with_parent() -> None:
-    """Have this process die when the one that started it does: no orphan trains on."""
+def end_with_parent(parent: int | None) -> None:
+    """Have this process die when the one that started it does: no orphan trains on.
+
+    Parameters
+    ----------
+    parent
+        Number of the process that started it, which may have ended before we came to ask; None where it is not known.
+    """
     ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent:
+        sys.exit("whoever started this has ended")
 
 
 def _rank(rank: int, meeting: str, told: Mapping[str, Any]) -> None:
-    end_with_parent()
+    end_with_parent(int(told["parent"]))
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(RANKS), GLOO_SOCKET_IFNAME="lo")  # lo: own host name need not resolve
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=RANKS, timeout=_PEER_LIMIT)

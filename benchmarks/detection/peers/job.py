@@ -46,7 +46,7 @@ class InsteadOfRecorder:
 
 def main(words: list[str]) -> int:
     """Train the case and write what the peer says; where it has ranks, in two processes."""
-    end_with_parent()
+    end_with_parent(None)  # under TraceML it is torchrun that starts it
     told = json.loads(Path(words[0]).read_text(encoding="utf-8"))
     case = Case.from_json(told["case"])
     if case.kind != "ranks":
@@ -95,7 +95,7 @@ def _train_alone(case: Case, amount: float, steps: int, peer: Peer) -> None:
 
 
 def _rank(rank: int, meeting: str, told: Mapping[str, Any]) -> None:
-    end_with_parent()
+    end_with_parent(None)
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(RANKS), GLOO_SOCKET_IFNAME="lo")
     os.environ.setdefault("TORCHELASTIC_RUN_ID", GROUP)
     torch.set_num_threads(1)
