@@ -15,6 +15,9 @@ from perfnb.run import Machine, Run
 NO_HOST: Final = Run().host_ops
 """Host ops of a trace that recorded none: kernels' names still tell some things."""
 
+_LARGEST_UNLAUNCHED: Final = 0.5
+"""Share of compute time without a recorded launch up to which "no such kernel" means something: a choice."""
+
 _KEYS: Final = ["rank", "device", "step", "kernel", "operator", "input_shapes"]
 
 
@@ -63,6 +66,14 @@ def time_share(kernels: pd.DataFrame, of: pd.DataFrame) -> float:
     """Device time of some kernels over that of others; 0 where those took none."""
     whole = float(of["duration_us"].sum())
     return float(kernels["duration_us"].sum()) / whole if whole > 0 else 0.0
+
+
+def unlaunched(everything: pd.DataFrame) -> str:
+    """Why kernels cannot be told from one another, where most of their time has no recorded launch; empty where it has."""
+    share = time_share(everything[~everything["is_launched"]], everything)
+    if share <= _LARGEST_UNLAUNCHED:
+        return ""
+    return f"{share:.0%} of compute time has no recorded launch, so that its operators and shapes are not known"
 
 
 def missing_rates(kernels: pd.DataFrame, machine: Machine, host: pd.DataFrame) -> str:

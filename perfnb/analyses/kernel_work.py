@@ -66,7 +66,8 @@ def kernel_work(host: pd.DataFrame, ops: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         One row per compute kernel, same index as in `ops`: rank, device, name, start_us, duration_us, grid, operator (row label
         in `host`), operator_name, family ("matmul", "convolution", "attention", "softmax", "elementwise"), input_shapes, dtype,
-        flops, bytes (of the operator's call), call_us (device time of that call).
+        flops, bytes (of the operator's call), is_launched (whether its launch was recorded), call_us (device time of that
+        call).
 
     Examples
     --------
@@ -96,6 +97,8 @@ def kernel_work(host: pd.DataFrame, ops: pd.DataFrame) -> pd.DataFrame:
     looked_up = costs.reindex(pd.Index(np.where(absent, -1, labels)))
     for column in costs.columns:
         found = found.assign(**{column: looked_up[column].array})
+    calls = host.loc[is_launch, "correlation"]
+    found = found.assign(is_launched=kernels["correlation"].isin(calls) & kernels["correlation"].notna())
     took = found.groupby("operator")["duration_us"].transform("sum")
     return _named(found.assign(call_us=took.where(~absent, found["duration_us"])))
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from perfnb.analyses.kernel_losses import kernel_losses, missing_rates, not_negative, owned_by, time_share
+from perfnb.analyses.kernel_losses import kernel_losses, missing_rates, not_negative, owned_by, time_share, unlaunched
 from perfnb.detector import FLAG_ABOVE, Unmeasured, detector, example
 from perfnb.run import Machine
 
@@ -85,6 +85,8 @@ def misaligned_shapes(
     kernels, everything = owned_by("misaligned_shapes", host_ops, device_ops, machine, config)
     if kernels.empty and host_ops["input_shapes"].isna().all():
         raise Unmeasured(missing_rates(everything, machine, host_ops))
+    if kernels.empty and (reason := unlaunched(everything)):
+        raise Unmeasured(reason)
     if len(kernels) and kernels["attained_share"].isna().all():
         if time_share(kernels, everything) < FLAG_ABOVE:  # lost at most all of it, which is no finding
             return kernel_losses(kernels, pd.Series(1.0, index=kernels.index), steps)

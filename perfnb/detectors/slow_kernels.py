@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from perfnb.analyses.kernel_losses import kernel_losses, missing_rates, owned_by, time_share
+from perfnb.analyses.kernel_losses import kernel_losses, missing_rates, owned_by, time_share, unlaunched
 from perfnb.detector import Unmeasured, detector, example
 from perfnb.run import Machine
 
@@ -89,6 +89,7 @@ def slow_kernels(
     judged = everything[everything["attained_share"].notna()]
     if kernels.empty and time_share(judged, everything) < _LEAST_JUDGED and len(everything):
         share = time_share(judged, everything)
-        message = f"{share:.0%} of compute time can be judged: {missing_rates(everything, machine, host_ops)}"
+        why = unlaunched(everything) or missing_rates(everything, machine, host_ops)
+        message = f"{share:.0%} of compute time can be judged: {why}"
         raise Unmeasured(message)
     return kernel_losses(kernels, 1.0 - kernels["attained_share"], steps)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from perfnb.analyses.kernel_losses import kernel_losses, missing_rates, not_negative, owned_by, time_share
+from perfnb.analyses.kernel_losses import kernel_losses, missing_rates, not_negative, owned_by, time_share, unlaunched
 from perfnb.detector import FLAG_ABOVE, Unmeasured, detector, example
 from perfnb.run import Machine
 
@@ -77,6 +77,8 @@ def unfused_attention(
     a GPU.
     """
     kernels, everything = owned_by("unfused_attention", host_ops, device_ops, machine, config)
+    if kernels.empty and (reason := unlaunched(everything)):
+        raise Unmeasured(reason)
     if kernels.empty:
         return kernel_losses(kernels, pd.Series(dtype=float), steps)
     if kernels["best_us"].isna().all() and time_share(kernels, everything) < FLAG_ABOVE:  # lost at most all of it: no finding
