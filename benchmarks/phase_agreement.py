@@ -15,11 +15,11 @@ SMALLEST_SHARE: Final = 0.01
 """Of a step: shorter phases are not judged."""
 
 _HOW: Final = (
-    "Timers are time.perf_counter_ns around next(iterator), model(...), backward() and optimizer.step() (scaler.step(optimizer) "
-    "where there is a scaler); sums over the steps, the first ten left out. What both share is all but what stands between the "
-    "timer and the hook: some microseconds of Python, and for the optimizer what torch does around its own hooks. With DDP, "
-    "backward is what the hooks call backward and communication. A loss computed by a function is no module: it has a timer of "
-    "its own, and belongs to the rest of the step for the hooks."
+    "Timers are time.perf_counter_ns around next(iterator), model(...) and the loss, backward() and optimizer.step() "
+    "(scaler.step(optimizer) where there is a scaler); sums over the steps, the first ten left out. What both share is all but "
+    "what stands between the timer and the hook: some microseconds of Python, and for the optimizer what torch does around its "
+    "own hooks. With DDP, "
+    "backward is what the hooks call backward and communication."
 )
 
 

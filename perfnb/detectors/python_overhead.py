@@ -82,8 +82,8 @@ def python_overhead(
     On a device job this is the time that the device idles while the launching thread is in no recorded operator. On a CPU job
     it is all time outside data loading, forward, backward, communication and optimizer, but what saving and the garbage
     collector take of it, and what steps that grow all along have more than the first ones. It matters because such work rarely
-    needs to be done at every step. It cannot tell logging from other code of yours at the same place, such as an evaluation, or
-    a loss that is a plain function.
+    needs to be done at every step. It cannot tell logging from other code of yours at the same place, such as an evaluation,
+    nor see what lies between a forward pass and backward(): that counts as the loss.
     """
     found = ledger[ledger["part"].isin(["idle.python", "other.cpu", "other.wall"])]
     if found.empty and ledger["clock"].eq("host").any():

@@ -9,7 +9,7 @@ import pandas as pd
 
 from perfnb.analyses.contention_free import contention_free
 from perfnb.config.mapping import has_knob, value_of
-from perfnb.detector import Unmeasured, detector, example
+from perfnb.detector import DetectorExample, Unmeasured, detector, example
 from perfnb.run import Machine
 
 _PHASES: Final = ("forward", "backward", "optimizer")
@@ -22,7 +22,6 @@ _STEPS: Final = """rank step start_us duration_us
                    0    8    100      100
                    1    7    0        100
                    1    8    100      100"""
-_TWO_CORES: Final = Machine(cpu_capacity=2)
 
 
 def _phases(cpu: int, runqueue: int, blocked: int) -> str:
@@ -40,17 +39,16 @@ def _samples(threads: int) -> str:
     return f"rank host time_us own_threads\n0 a 0 {threads}\n0 a 100 {threads}\n1 b 0 {threads}\n1 b 100 {threads}"
 
 
-def _example(title: str, lost_share: float, phases: str, threads: int, samples: str, **more: Any) -> Any:
+def _example(title: str, lost_share: float, phases: str, threads: int, samples: str, cores: float = 2) -> DetectorExample:
     return example(
         title,
         lost_share=lost_share,
         signals=("schedstat",),
         config={"torch_num_threads": threads},
-        machine=_TWO_CORES,
+        machine=Machine(cpu_capacity=cores),
         steps=_STEPS,
         phases=phases,
         host_samples=samples,
-        **more,
     )
 
 
@@ -70,6 +68,7 @@ def _example(title: str, lost_share: float, phases: str, threads: int, samples: 
             "32 threads on 2 cores: of 100 us, 30 without a core and 20 waiting", 0.50, _phases(40, 30, 20), 32, _samples(34)
         ),
         _example("as many threads as cores: others' load", 0.0, _phases(40, 30, 20), 2, _samples(34)),
+        _example("one thread on a quota of half a core", 0.0, _phases(40, 30, 20), 1, _samples(3), cores=0.5),
         _example("32 threads of which none was ever started", 0.0, _phases(40, 30, 20), 32, _samples(3)),
         _example(
             "two ranks of 2 threads on one host with 2 cores",
@@ -91,10 +90,10 @@ def thread_oversubscription(
 ) -> pd.DataFrame:
     """Time that forward, backward and optimizer of a CPU job wait because their own threads compete for too few cores.
 
-    Each operator ends with its slowest thread, and a thread without a core is the slowest. Counted where torch's threads, times
-    the ranks on the host, are more than the cores the job may use, and waiting in those phases is at least a fifth of the
-    contention-free step. It matters because one thread per core does the same work without that waiting. It cannot tell this
-    waiting from that for other programs' load at the same time, nor see threads of libraries that are not torch's.
+    Each operator ends with its slowest thread, and a thread without a core is the slowest. Counted where torch's threads, at
+    least two, times the ranks on the host, are more than the cores the job may use, and waiting in those phases is at least a
+    fifth of the contention-free step. It matters because one thread per core does the same work without that waiting. It cannot
+    tell this waiting from that for other programs' load at the same time, nor see threads of libraries that are not torch's.
     """
     if not ledger["clock"].eq("host").all():
         message = "on a device job, waiting inside forward and backward is for the device"
@@ -112,7 +111,8 @@ def thread_oversubscription(
     crowded = [
         rank
         for rank in waiting["rank"].unique()
-        if threads * together.get(rank, 1) > capacity
+        if threads > 1
+        and threads * together.get(rank, 1) > capacity
         and started.get(rank, threads) >= threads
         and lost.get(rank, 0.0) >= _LEAST_WAITING
     ]

@@ -20,6 +20,9 @@ SCALED_STEP: Final = "scaled optimizer"
 DATA: Final = "data"
 """Phase in which a batch is waited for. The hooks open it as a pair with the number of the loader's iterator."""
 
+_AFTER_FORWARD: Final = "after forward"
+"""Time since a forward pass, as long as it is not known whether it is for the loss: that is where backward() comes next."""
+
 _BY_HOOKS: Final = (DATA, "forward", "backward", "optimizer")
 
 SEVERAL_UPDATES: Final = "several optimizers stepped in one step: what backward() was called on is no one loss"
@@ -36,6 +39,13 @@ class _Spent:
     cpu_ns: int = 0
     runqueue_ns: int = 0
     spans: list[tuple[Any, Any]] = field(default_factory=list)  # events of the device at the edges of its stretches
+
+    def add(self, more: _Spent) -> None:
+        """Take up another's time."""
+        self.wall_ns += more.wall_ns
+        self.cpu_ns += more.cpu_ns
+        self.runqueue_ns += more.runqueue_ns
+        self.spans += more.spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +104,7 @@ class PhaseFold:
         self._schedstat: bytes | None = None
         self._runqueue_ns: int | None = None
         self._stack: list[Phase] = []
+        self._is_after_forward = False
         self._spent: dict[Phase, _Spent] = {}
         self._sources = Sources()
         self._epoch = -1
@@ -124,6 +135,7 @@ class PhaseFold:
         if code <= Code.END:
             self._advance(mark)
         if code == Code.ENTER:
+            self._settle("forward" if what == "backward" else OTHER)
             self._stack.append(what)
             self.forwards += what == "forward"
             self._enter(what)
@@ -162,6 +174,7 @@ class PhaseFold:
         elif code == Code.EPOCH:
             self._sources.begin_pass(what)
         elif code == Code.EVALUATED:
+            self._settle(OTHER)
             self._sources.use(trains=False)
         elif code == Code.EXCHANGED:
             self._move(what)
@@ -185,7 +198,7 @@ class PhaseFold:
         if self._start_ns is None or before is None:
             self._start_ns = wall
             return
-        phase = self._stack[-1] if self._stack else OTHER
+        phase = self._stack[-1] if self._stack else _AFTER_FORWARD if self._is_after_forward else OTHER
         spent = self._spent.get(phase)
         if spent is None:
             spent = self._spent[phase] = _Spent()
@@ -222,8 +235,17 @@ class PhaseFold:
             pass
         if phase == "backward":
             self._micro_batches += 1
+        self._is_after_forward = phase == "forward" and not self._stack
+
+    def _settle(self, phase: Phase) -> None:
+        """Give the time since a forward pass to a phase: to forward where backward() comes next, since it went on the loss."""
+        self._is_after_forward = False
+        since = self._spent.pop(_AFTER_FORWARD, None)
+        if since is not None:
+            self._spent.setdefault(phase, _Spent()).add(since)
 
     def _close(self, mark: Mark, out: Folded) -> None:
+        self._settle(OTHER)
         end_ns = mark[2]
         samples, passes, evaluated = self._sources.close()
         self._epoch += passes
@@ -272,10 +294,6 @@ def _merged(spent: Mapping[Phase, _Spent], evaluated: frozenset[int | None]) -> 
         else:
             name = "optimizer" if phase == SCALED_STEP else phase
         one = merged.setdefault(name, more)
-        if one is more:
-            continue
-        one.wall_ns += more.wall_ns
-        one.cpu_ns += more.cpu_ns
-        one.runqueue_ns += more.runqueue_ns
-        one.spans += more.spans
+        if one is not more:
+            one.add(more)
     return merged

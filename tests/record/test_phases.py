@@ -32,7 +32,27 @@ def test_a_plain_step_is_split_into_its_phases_and_the_rest() -> None:
     folded = fold.fold(_marks(*_step(0), *_step(1000)))
 
     assert [(row[0], row[1], row[2]) for row in folded.rows["steps"]] == [(0, 50, 1000), (1, 1000, 2000)]
-    assert _walls(folded, 1) == {"data": 100, "forward": 200, "backward": 300, "optimizer": 150, "other": 250}
+    assert _walls(folded, 1) == {"data": 100, "forward": 210, "backward": 300, "optimizer": 150, "other": 240}  # the loss: 10
+
+
+def test_what_follows_a_forward_pass_is_of_the_loss_only_where_backward_comes_next() -> None:
+    told = [
+        (ENTER, "forward", 0),
+        (LEAVE, "forward", 10),
+        (Code.EVALUATED, None, 12),
+        (ENTER, "backward", 20),
+        (LEAVE, "backward", 30),
+        (ENTER, "forward", 30),
+        (LEAVE, "forward", 40),
+        (ENTER, "data", 45),
+        (LEAVE, "data", 50),
+        (ENTER, "optimizer", 50),
+        (EDGE, "optimizer", 60),
+    ]
+
+    folded = PhaseFold().fold(_marks(*told))
+
+    assert _walls(folded, 0) == {"forward": 20, "other": 15, "backward": 10, "data": 5, "optimizer": 10}
 
 
 def test_cpu_and_run_queue_go_with_their_phase() -> None:
@@ -80,7 +100,7 @@ def test_a_phase_left_open_by_an_exception_ends_with_the_one_round_it() -> None:
     folded = PhaseFold().fold(_marks(*told))
 
     assert _walls(folded, 0)["mine"] == 10
-    assert _walls(folded, 0)["forward"] == 30 + 200
+    assert _walls(folded, 0)["forward"] == 30 + 200 + 10  # and the loss
 
 
 def test_a_step_of_which_the_forward_pass_was_not_seen_has_an_unsplit_rest() -> None:
