@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import pytest
@@ -168,13 +167,10 @@ def test_calls_of_a_rank_with_retries_are_no_churn() -> None:
 
 
 @pytest.mark.parametrize("name", ["allocator_retries", "allocator_churn"])
-def test_the_allocator_claims_its_time_from_launches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = named(name)
-    monkeypatch.setattr(sys.modules["perfnb.diagnose"], "detectors", lambda: (own,))
+def test_the_allocator_claims_its_time_before_launches_do(name: str) -> None:
+    made = diagnose(named(name).examples[0].run)
 
-    made = diagnose(own.examples[0].run)
-
-    assert [found.detector for found in made.possible] == [name]
+    assert name in [found.detector for found in made.possible]
 
 
 @pytest.mark.corpus
