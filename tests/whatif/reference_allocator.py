@@ -137,9 +137,10 @@ class ReferenceAllocator:
         for small in (False, True):
             for segment in [one for one in self.segments if one.small == small and one.private is None]:
                 if segment.expandable:
-                    for piece in [one for one in segment.pieces if one.state == "free"]:
+                    free = [one for one in segment.pieces if one.state == "free"]
+                    for piece in free:
                         self.unmap(segment, piece)
-                    if all(piece.state == "unmapped" for piece in segment.pieces):
+                    if free and all(piece.state == "unmapped" for piece in segment.pieces):  # one never mapped stays
                         self.segments.remove(segment)
                 elif [piece.state for piece in segment.pieces] == ["free"]:
                     self.give_back(segment)

@@ -47,7 +47,8 @@ SIZES = st.one_of(
     st.integers(1, 3 * MIB),
     st.integers(MIB - 1024, MIB + 1024),
     st.integers(MIB, 40 * MIB),
-    st.sampled_from([512, 513, MIB, MIB + 1, 2 * MIB, 10 * MIB - 1, 10 * MIB, 19 * MIB, 20 * MIB, 24 * MIB, 25 * MIB]),
+    st.sampled_from([512, 513, MIB, MIB + 1, 2 * MIB, 10 * MIB - 1, 10 * MIB, 19 * MIB, 20 * MIB, 24 * MIB, 25 * MIB, 44 * MIB]),
+    st.sampled_from([20 * MIB, 30 * MIB]),  # the same again and again: blocks of equal size, segments of equal age
 )
 STEPS = st.lists(
     st.one_of(
@@ -348,7 +349,12 @@ def test_blocks_from_max_split_on_are_neither_split_nor_given_to_small_requests(
 
     allocator.free("c")
 
-    assert allocator.malloc("d", 40 * MIB - 21 * MIB) == THIRD
+    assert allocator.malloc("d", 30 * MIB) == FIRST  # 10 MiB more than asked for
+    allocator.free("d")
+    allocator.malloc("e", 52 * MIB)
+    allocator.malloc("f", 40 * MIB)
+    allocator.free("e")
+    assert allocator.malloc("g", 32 * MIB) == FIRST + (3 << 30)  # exactly 20 MiB more are too many
 
 
 def test_without_room_an_oversize_block_that_is_enough_is_given_back_first() -> None:
@@ -378,6 +384,16 @@ def test_segments_that_were_free_for_longest_are_collected_above_the_threshold()
     assert allocator.reserved_bytes == (60 - 20 + 30) * MIB
     assert allocator.malloc("g", 20 * MIB) == SECOND
     assert (allocator.retries, allocator.device_frees) == (0, 1)
+
+
+def test_a_segment_as_old_as_the_mean_is_collected() -> None:
+    allocator = allocator_of(allowed=100 * MIB, garbage_collection_threshold=0.1)
+    allocator.malloc("a", 20 * MIB)
+    allocator.free("a")
+
+    allocator.malloc("b", 30 * MIB)
+
+    assert allocator.reserved_bytes == 30 * MIB
 
 
 def test_without_a_memory_fraction_nothing_is_collected() -> None:
@@ -423,6 +439,16 @@ def test_a_free_block_that_could_grow_counts_as_large_as_it_could_become() -> No
 
     # both the hole of a and the end are large enough; the end counts as all the addresses behind it
     assert allocator.malloc("e", 10 * MIB) == FIRST
+
+
+def test_of_two_equal_holes_of_an_expandable_segment_the_lower_one_is_taken() -> None:
+    allocator = allocator_of(expandable_segments=True)
+    for key in "abcde":
+        allocator.malloc(key, 20 * MIB)
+    for key in "bd":
+        allocator.free(key)
+
+    assert allocator.malloc("f", 20 * MIB) == FIRST + 20 * MIB
 
 
 def test_every_rule_says_what_confirmed_it() -> None:
