@@ -72,11 +72,11 @@ def test_the_size_of_a_straggler_is_its_cost_over_the_step_and_a_busy_cpu_has_no
     assert [(each.rule, each.shares) for each in found] == [("COMPUTE_STRAGGLER", (0.25,)), ("HIGH_CPU", ())]
 
 
-def test_gpuprof_is_read_gravest_first_and_its_share_also_as_one_of_the_whole_step() -> None:
+def test_gpuprof_is_read_in_its_own_order_and_its_share_also_as_one_of_the_whole_step() -> None:
     raw = gpuprof(
         ("low", "Estimated cost: $0.00 (0 min)"),
-        ("low", "25% of step unaccounted (kernel-launch / Python overhead)"),
-        ("high", "100% of step time waiting on the loader (inter-step gap)"),
+        ("medium", "100% of step time waiting on the loader (inter-step gap)"),
+        ("high", "25% of step unaccounted (kernel-launch / Python overhead)"),
     )
 
     found = saying.said("gpuprof", raw)

@@ -48,7 +48,6 @@ _TENSORBOARD: Final[tuple[tuple[str, str], ...]] = (
     ("Device memory usage is at the limit", "memory"),
 )
 _PERCENT: Final = re.compile(r"(\d+(?:\.\d+)?)\s?%")
-_GPUPROF_ORDER: Final = {"high": 0, "medium": 1, "low": 2}
 _TRACEML_SECTIONS: Final = ("step_time", "step_memory", "process", "system")
 _TRACEML_INFORMATION: Final = "info"
 _TRACEML_SHARES: Final = ("INPUT_BOUND", "H2D_BOUND", "RESIDUAL_HEAVY")
@@ -133,9 +132,9 @@ def _traceml_shares(kind: str, issue: Mapping[str, Any]) -> tuple[float, ...]:
 
 
 def _gpuprof(raw: Mapping[str, Any]) -> Iterator[Said]:
-    """Insights of all ranks and of their group, the gravest first, as it prints them."""
+    """Insights of all ranks and of their group, in the order in which it prints them."""
     insights = [insight for rank in raw["ranks"] for part in rank.values() for insight in part["insights"]]
-    for insight in sorted(insights, key=lambda each: _GPUPROF_ORDER[each["severity"]]):
+    for insight in insights:
         title = str(insight["title"])
         rule = _first(_GPUPROF, title)
         found = _PERCENT.search(title)
