@@ -83,11 +83,11 @@ def _answer(detector: Detector, run: Run, ground: Ground | NoStepsError) -> Find
     """What one detector says; a failure of its own hides no other's answer."""
     try:
         if detector.unit != "time":
-            return measure_memory(detector, run)
+            return measure_memory(detector, run, None if isinstance(ground, NoStepsError) else ground)
         if isinstance(ground, NoStepsError):
             return NotMeasured(detector.name, detector.family, str(ground))
         return measure(detector, ground)
-    except Unmeasured as reason:
+    except (Unmeasured, NoStepsError) as reason:
         return NotMeasured(detector.name, detector.family, str(reason))
     except ConfigHint as hint:
         return Hint(detector.name, detector.family, str(hint))

@@ -7,22 +7,32 @@ import pandas as pd
 from perfnb import text
 from perfnb.detector import Detector, Unmeasured
 from perfnb.findings import Cleared, Finding
+from perfnb.ground import Ground
 from perfnb.run import Run
 from perfnb.track_record import confidence, record_of
 
 
-def measure_memory(detector: Detector, run: Run) -> Finding | Cleared:
+def measure_memory(detector: Detector, run: Run, ground: Ground | None = None) -> Finding | Cleared:
     """Finding of a detector of memory, or its number where that stays under its threshold.
 
     Severity is bytes over the size of the memory, of the device (or host) where it is largest. It is measured, not sampled, so
     that the interval has no width unless the evidence states low_bytes and high_bytes.
+
+    Parameters
+    ----------
+    detector
+        A detector whose unit is memory, or an opportunity.
+    run
+        The run.
+    ground
+        Of the run, if it was made already; its ledger is made anew otherwise where the detector reads it.
 
     Raises
     ------
     Unmeasured
         If the run lacks what the detector reads, or the size of the memory is not known.
     """
-    evidence = detector.evidence(run)
+    evidence = detector.evidence(run) if ground is None else detector.evidence(run, ground.ledger, ground.work)
     rows = evidence[evidence["bytes"].notna()]
     if len(rows) and rows["capacity_bytes"].isna().all():
         message = "the size of the memory is not known"

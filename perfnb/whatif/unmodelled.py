@@ -10,6 +10,7 @@ from perfnb.prediction import Change, Unknown
 _DEVICE = "a measurement on the device itself: its dtypes and shapes, before and after"
 _COPIES = "timed copies from pageable and from pinned memory on this machine"
 _SIZES = "runs at two or more batch sizes"
+_REPLAY = "a memory snapshot of two steps, to replay its allocations with the setting"
 _TRAFFIC = "times of each collective at three or more sizes on these links"
 
 NEEDS: Final = MappingProxyType(
@@ -33,12 +34,19 @@ NEEDS: Final = MappingProxyType(
         "find_unused_parameters": _TRAFFIC,
         "gradient_compression": _TRAFFIC,
         "sync_every_micro_batch": _TRAFFIC,
-        "zero_stage": _TRAFFIC,
+        "zero_stage": f"{_TRAFFIC}, and a dry run for the memory",
         "backend": _TRAFFIC,
         "parallelism": _TRAFFIC,
         "pipeline_split": "times of all stages",
         "torch_num_threads": "a run with the other number of threads, compared by verify",
-        "activation_checkpointing": "times of the wrapped modules",
+        "activation_checkpointing": "times of the wrapped modules, and a dry run for the memory",
+        "expandable_segments": _REPLAY,
+        "roundup_power2_divisions": _REPLAY,
+        "memory_fraction": _REPLAY,
+        "garbage_collection_threshold": _REPLAY,
+        "empty_cache_every_n_steps": _REPLAY,
+        "optimizer": "a dry run with the other optimizer",
+        "detach_logged_tensors": "two memory snapshots 50 steps apart, with stacks",
     }
 )
 
