@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from multiprocessing.process import BaseProcess
@@ -121,6 +122,7 @@ def _wait(process: BaseProcess, case: Case, out: Path) -> None:
 def _run_one(case: Case, out: Path, place: Path) -> None:
     """In a process of its own: measure a case, and store it or why it could not run."""
     started = time.monotonic()
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # many_workers means to
     try:
         module = module_of(case.kind)
         assert module is not None  # noqa: S101 - its cases came from there
