@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from perfnb.analyses.expected_bandwidth import link_between
 from perfnb.analyses.transfers import ON_HOST, exchanged_per_step, exposed_waits, job_of
 from perfnb.detector import Unmeasured, detector, example
+from perfnb.run import Machine
 
 _CLAIMS = ("exposed_communication", *ON_HOST)
 _TWO_RANKS = """rank device stream kind          name           start_us duration_us correlation
@@ -115,6 +117,7 @@ _STEPS = """rank step start_us duration_us
 def exposed_communication(
     ledger: pd.DataFrame,
     steps: pd.DataFrame,
+    machine: Machine,
     world_size: int | None,
     collectives: pd.DataFrame | None = None,
     device_ops: pd.DataFrame | None = None,
@@ -129,6 +132,7 @@ def exposed_communication(
     """
     if ledger["clock"].eq("device").any():
         own = ledger[ledger["part"].eq("exposed_communication")].rename(columns={"time_us": "lost_us"})
+        own = own.assign(link=link_between(machine.links) or "not known")
         if collectives is None or collectives.empty or device_ops is None:
             return own
         run = job_of(steps, collectives, device_ops, world_size)
