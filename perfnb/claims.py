@@ -18,8 +18,8 @@ def lost_per_step(detector: Detector, evidence: pd.DataFrame, ground: Ground) ->
 
     Evidence with start_us and duration_us is clipped to steps, and on a device job to the time that the device idles. A
     detector that claims ledger parts gets at most what earlier ones left of them, of that part alone where all its rows name
-    one; a detector of the family "over time", which claims nothing, at most what no detector claimed of the step. Per part the
-    job loses the smaller of the critical rank's loss and the median rank's: the excess is imbalance.
+    one; a detector of the family "over time", which claims nothing, what is more than detectors claimed of that step: what they
+    explain is not told twice. Per part the job loses the smaller of the critical rank's loss and the median rank's: the excess is imbalance.
     """
     if evidence.empty:
         return pd.Series(dtype=float)
@@ -28,7 +28,7 @@ def lost_per_step(detector: Detector, evidence: pd.DataFrame, ground: Ground) ->
     if free is not None:
         lost = np.fmin(lost, np.nan_to_num(free))  # a step that the device's events do not tell of counts nothing
     if detector.family == "over time":
-        lost = np.minimum(lost, ground.claims.left_of_steps())
+        lost = np.maximum(lost - ground.claims.claimed(), 0.0)
     if detector.claims:
         lost = _taken(detector, evidence, lost, ground)
     critical = ground.on_critical(lost)

@@ -227,9 +227,10 @@ class Claims:
         """Time at each place that is left of some parts; devices of one rank are averaged."""
         return self._sum(self.left_us, self._are(parts))
 
-    def left_of_steps(self) -> Floats:
-        """Time at each place that is left of the whole step."""
-        return self._sum(self.left_us, self.part != len(self.names) - 1)
+    def claimed(self) -> Floats:
+        """Time at each place that detectors claimed, waiting for a core aside."""
+        aside = [name for name in self.names if name == IMBALANCE or name.endswith(_RUNQUEUE)]
+        return self._sum(self.recorded_us - self.left_us, ~self._are(aside))
 
     def take(self, parts: Collection[str], wanted_us: Floats) -> Floats:
         """Claim time of some parts at each place: at most what is left of them.
