@@ -9,13 +9,13 @@ from typing import Final, NoReturn
 
 from perfnb.errors import UnsafePickle
 
-_REFUSED, _MEMOIZE, _SHORT_PUT, _LONG_PUT, _FRAME, _TEXT_1, _TEXT_4, _TEXT_8, _LONG, _PROTOCOL, _STOP = range(-11, 0)
+_REFUSED, _MEMOIZE, _SHORT_PUT, _LONG_PUT, _FRAME, _TEXT_1, _TEXT_4, _TEXT_8, _LONG, _TUPLE, _PROTOCOL, _STOP = range(-12, 0)
 _ARGUMENT: Final = [_REFUSED] * 256
 """By opcode: bytes of its argument, or one of the kinds above (pickletools.opcodes is the list of all)."""
 for _opcodes, _kind in {
     pickle.EMPTY_DICT + pickle.EMPTY_LIST + pickle.EMPTY_TUPLE + pickle.MARK + pickle.NONE + pickle.NEWTRUE: 0,
-    pickle.NEWFALSE + pickle.APPEND + pickle.APPENDS + pickle.SETITEM + pickle.SETITEMS + pickle.TUPLE: 0,
-    pickle.TUPLE1 + pickle.TUPLE2 + pickle.TUPLE3: 0,
+    pickle.NEWFALSE + pickle.APPEND + pickle.APPENDS + pickle.SETITEM + pickle.SETITEMS: 0,
+    pickle.TUPLE + pickle.TUPLE1 + pickle.TUPLE2 + pickle.TUPLE3: _TUPLE,
     pickle.BININT1 + pickle.BINGET: 1,
     pickle.BININT2: 2,
     pickle.BININT + pickle.LONG_BINGET: 4,
@@ -36,6 +36,12 @@ for _opcodes, _kind in {
 
 _WIDTH: Final = {_TEXT_1: 1, _TEXT_4: 4, _TEXT_8: 8, _SHORT_PUT: 1, _LONG_PUT: 4, _LONG: 1, _FRAME: 8}
 """Bytes of the number that follows."""
+_MOST_TUPLES: Final = 4000
+"""With so few, keys that collide cost a quarter of a second at most until the clock is looked at again."""
+_MOST_IN_BATCH: Final = 10_000
+_MARK, _SETITEMS = pickle.MARK[0], pickle.SETITEMS[0]
+_TAKE_MARK: Final = frozenset(pickle.SETITEMS + pickle.APPENDS + pickle.TUPLE)
+_COUNTED: Final = (_MEMOIZE, _TUPLE)
 _PUTS: Final = (_SHORT_PUT, _LONG_PUT)
 _PROTOCOLS: Final = range(2, 6)
 _WIDEST_LONG: Final = 9  # bytes: an address of 64 bits and its sign
@@ -65,7 +71,7 @@ def unframed(data: bytes, most: int, name: str) -> Iterator[bytes]:
     UnsafePickle
         If there is an instruction that plain data does not have, or the pickle is damaged.
     """
-    end, position, start, writes = len(data), _after_protocol(data, name), 0, 0
+    end, position, start, writes, tuples = len(data), _after_protocol(data, name), 0, 0, 0
     arguments = _ARGUMENT
     for _ in range(most):
         if position >= end:
@@ -73,12 +79,14 @@ def unframed(data: bytes, most: int, name: str) -> Iterator[bytes]:
         kind = arguments[data[position]]
         if kind >= 0:
             position += kind + 1
-        elif kind == _MEMOIZE:
+        elif kind in _COUNTED:
             position += 1
-            writes += 1
+            writes += kind == _MEMOIZE
+            tuples += kind == _TUPLE
         elif kind == _STOP:
             if position + 1 != end:
                 refuse(name, f"{end - position - 1:,} bytes follow its end at byte {position}")
+            _check_batches(data, tuples, name)
             yield data[start:]
             return
         elif kind not in _WIDTH:
@@ -97,6 +105,39 @@ def unframed(data: bytes, most: int, name: str) -> Iterator[bytes]:
                 after += number
             position = after
     refuse(name, f"has more than {most:,} instructions, the limit")
+
+
+def _check_batches(data: bytes, tuples: int, name: str) -> None:
+    """Refuse to fill a dictionary with very many keys in one instruction, which nothing could stop.
+
+    Tuples can be made to collide: 60,000 of them as keys took a minute in one instruction. Picklers write 1,000 at a time.
+    """
+    if tuples <= _MOST_TUPLES:
+        return
+    position, arguments = 2, _ARGUMENT
+    levels: list[int] = []  # of each mark: instructions of the level around it so far
+    own = 0
+    while True:
+        opcode = data[position]
+        kind = arguments[opcode]
+        own += 1
+        if opcode == _MARK:
+            levels.append(own)
+            own = 0
+        elif opcode in _TAKE_MARK and levels:
+            if opcode == _SETITEMS and own > _MOST_IN_BATCH:
+                refuse(name, f"byte {position} fills a dictionary with more than {_MOST_IN_BATCH:,} instructions at once")
+            own = levels.pop()
+        if kind >= 0:
+            position += kind + 1
+        elif kind in _WIDTH:
+            after = position + 1 + _WIDTH[kind]
+            has_content = kind not in _PUTS and kind != _FRAME
+            position = after + (int.from_bytes(data[position + 1 : after], "little") if has_content else 0)
+        elif kind == _STOP:
+            return
+        else:
+            position += 1
 
 
 def refuse(name: str, what: str) -> NoReturn:

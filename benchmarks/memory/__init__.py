@@ -1,0 +1,1 @@
+"""Memory: how exactly the allocator replay repeats recordings, and what reading them costs."""
