@@ -20,7 +20,7 @@ _LINK_BYTES: Final = 16 << 20
 _SLOW_BIT_PER_S: Final = 1e9
 """A rate that the loopback device of two cores exceeds several times."""
 
-_DEEP_LAYERS: Final = 64
+_DEEP_LAYERS: Final = 32
 _TINY_MB: Final = 0.1
 _RANDOM_TURNS: Final = 97
 """Steps after which random batch sizes begin anew: no divisor of anything else that is periodic."""
@@ -94,7 +94,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         "communication",
         ("small_collectives",),
         _tiny_buckets,
-        "64 layers of 108 kB in buckets of .1 MB; without: DistributedDataParallel's own buckets",
+        "32 layers of 108 kB in buckets of .1 MB; without: DistributedDataParallel's own buckets",
         accepted=("exposed_communication",),
         doses=ONCE,
         clock="wall",
