@@ -19,7 +19,8 @@ def lost_per_step(detector: Detector, evidence: pd.DataFrame, ground: Ground) ->
     Evidence with start_us and duration_us is clipped to steps, and on a device job to the time that the device idles. A
     detector that claims ledger parts gets at most what earlier ones left of them, of that part alone where all its rows name
     one; a detector of the family "over time", which claims nothing, what is more than detectors claimed of that step: what they
-    explain is not told twice. Per part the job loses the smaller of the critical rank's loss and the median rank's: the excess is imbalance.
+    explain is not told twice. Per part the job loses the smaller of the critical rank's loss and the median rank's (of two
+    ranks the smaller): the excess is imbalance.
     """
     if evidence.empty:
         return pd.Series(dtype=float)
@@ -34,7 +35,7 @@ def lost_per_step(detector: Detector, evidence: pd.DataFrame, ground: Ground) ->
     critical = ground.on_critical(lost)
     if not detector.claims or not ground.waits or detector.family == "imbalance":
         return critical
-    median = pd.Series(lost).groupby(ground.work["step"].to_numpy()).median()
+    median = pd.Series(lost).groupby(ground.work["step"].to_numpy()).quantile(0.5, interpolation="lower")
     return critical.where(critical <= median, median)
 
 

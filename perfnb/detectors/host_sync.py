@@ -26,6 +26,7 @@ _TABLES: dict[str, Any] = {
     title="The device standing idle after the host waited for it",
     claims=("idle.sync",),
     needs=("device_ops",),
+    after=("single_process_parallelism", "host_staged_collectives"),
     injected_by="item_every_op",
     source="torch_tb_profiler 0.4.3 reports waits above 5 % of a step",
     not_to_confuse_with=(

@@ -12,7 +12,7 @@ from perfnb.detector import detector, example
     title="Waiting for kernels to be launched",
     claims=("idle.launch",),
     needs=("device_ops", "host_ops"),
-    after=("host_sync", "recompilation", "allocator_retries", "allocator_churn"),
+    after=("host_sync", "recompilation", "allocator_retries", "allocator_churn", "single_process_parallelism"),
     injected_by="small_ops",
     recorded_only_when="no device run of ours is recorded yet; the ResNet-50 traces of the corpus lose 6 to 18 % to it",
     source="TensorFlow profiler: kernel launch time is moderate from 3 % and high from 15 % of a step; torch_tb_profiler 5 %",

@@ -18,7 +18,7 @@ from perfnb.run import Machine
     claims=("compute",),
     after=("full_precision_math",),
     injected_by="nchw_conv",
-    recorded_only_when="not validated on a GPU: traces of the corpus hold such kernels, the largest share is .06 of compute",
+    recorded_only_when="not validated on a GPU: no device run of ours is recorded yet",
     source="cuDNN names its kernels nchwToNhwcKernel and nhwcToNchwKernel; torch_tb_profiler 0.4.3 reports from 5 % of a step",
     not_to_confuse_with=("full_precision_math", "clock_throttling", "underfilled_gpu"),
     examples=(

@@ -26,7 +26,7 @@ _HUNDRED: Final = Machine(constants={MULTIPROCESSORS: 100.0})
     after=("slow_kernels",),
     injected_by="batch_sweep",
     upper_bound=True,
-    recorded_only_when="not validated on a GPU: no device run of ours is recorded yet; traces of the corpus lose up to .4 to it",
+    recorded_only_when="not validated on a GPU: no device run of ours is recorded yet",
     source="torch_tb_profiler 0.4.3, Est. SM efficiency: blocks over multiprocessors, at most 1; its threshold of 5 % of a step",
     not_to_confuse_with=("full_precision_math", "layout_conversion", "misaligned_shapes", "clock_throttling"),
     examples=(

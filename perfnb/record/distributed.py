@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 import weakref
 from typing import Any, Final
+
+from perfnb.record.seen_config import seen_of_data_parallel
 
 UNSEEN: Final = "what {kind} exchanges inside forward and backward is part of them: that needs a profiler window, record(trace=5)"
 
@@ -38,12 +41,15 @@ class GradientExchange:
         CPU of the training thread that asking took.
     unseen
         Why the exchange of some modules cannot be told.
+    seen
+        Knobs of DistributedDataParallel as its module shows them.
     """
 
     def __init__(self) -> None:
         self.is_on = False
         self.spent_ns = 0
         self.unseen: set[str] = set()
+        self.seen: dict[str, Any] = {}
         self._asked: list[weakref.ref[Any]] = []
         self._questions = 0
         self._first_ns = self._first_spent_ns = 0
@@ -108,6 +114,7 @@ class GradientExchange:
         return [module for reference in self._asked if (module := reference()) is not None]
 
     def _meet_data_parallel(self, module: Any) -> None:
+        self.seen |= seen_of_data_parallel(module, sys.modules["torch"])
         if any(parameter.device.type != "cpu" for parameter in module.parameters()):
             self.unseen.add(UNSEEN.format(kind="DDP"))
         elif all(hasattr(module, name) for name in ("reducer", "logger")):

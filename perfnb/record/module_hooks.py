@@ -159,6 +159,7 @@ class ModuleHooks:
         self._depth += 1
         if self._is_searching:
             watch.exchange.meet(module)
+            watch.seen.update(watch.exchange.seen)
         if self._marked >= 0:
             return
         if not watch.is_grad_enabled():

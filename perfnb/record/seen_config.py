@@ -10,6 +10,8 @@ from perfnb.record.json_rows import json_value
 _LOADER: Final = ("num_workers", "batch_size", "prefetch_factor", "pin_memory", "persistent_workers", "drop_last", "in_order")
 _OPTIMIZER: Final = {"lr": "learning_rate", "momentum": "momentum", "weight_decay": "weight_decay", "betas": "betas"}
 _IMPLEMENTATIONS: Final = ("fused", "foreach")
+_PRECISIONS: Final = {"torch.float64": "fp64", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
+_MIB: Final = 1 << 20
 
 
 def seen_of_loader(loader: Any) -> dict[str, Any]:
@@ -41,7 +43,22 @@ def seen_of_optimizer(optimizer: Any) -> dict[str, Any]:
     chosen = [name for name in _IMPLEMENTATIONS if defaults.get(name)]
     if chosen:
         seen["optimizer_implementation"] = chosen[0]
+    types = {str(each.dtype) for group in optimizer.param_groups for each in group["params"] if hasattr(each, "dtype")}
+    if types and types <= set(_PRECISIONS):  # parameters in fp32 say nothing: autocast may compute in less
+        seen["precision"] = _PRECISIONS[min(types)]
     return seen
+
+
+def seen_of_data_parallel(module: Any, torch: Any) -> dict[str, Any]:
+    """Knobs of a `torch.nn.parallel.DistributedDataParallel`; a limit of buckets that was left at torch's default is None."""
+    seen: dict[str, Any] = {"parallelism": "ddp"}
+    with contextlib.suppress(AttributeError):
+        seen["find_unused_parameters"] = bool(module.find_unused_parameters)
+    with contextlib.suppress(AttributeError, TypeError):
+        seen["bucket_cap_mb"] = None if module.bucket_bytes_cap_default else module.bucket_bytes_cap / _MIB
+    with contextlib.suppress(Exception):  # what a process group that is gone raises is torch's affair
+        seen["backend"] = torch.distributed.get_backend(module.process_group)
+    return {name: value if value is None else json_value(value) for name, value in seen.items()}
 
 
 def seen_of_torch(torch: Any) -> dict[str, Any]:

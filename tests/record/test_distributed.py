@@ -204,6 +204,15 @@ def test_collectives_that_the_loop_calls_itself_are_communication(job: Path) -> 
     assert _phases(run, 0, 3) == {"data", "forward", "backward", "communication", "optimizer", "other"}
 
 
+def test_the_settings_of_the_data_parallel_module_stand_in_the_config(job: Path) -> None:
+    config = perfnb.read_run(job / "accumulating").config
+
+    assert config["parallelism"] == "ddp"
+    assert config["bucket_cap_mb"] is None  # torch's default, which is not the same as 25
+    assert config["find_unused_parameters"] is False
+    assert config["backend"] == "gloo"
+
+
 def test_a_backward_pass_without_exchange_is_all_backward(job: Path) -> None:
     run = perfnb.read_run(job / "accumulating")
 
