@@ -45,6 +45,7 @@ _COUNTED: Final = (_MEMOIZE, _TUPLE)
 _PUTS: Final = (_SHORT_PUT, _LONG_PUT)
 _PROTOCOLS: Final = range(2, 6)
 _WIDEST_LONG: Final = 9  # bytes: an address of 64 bits and its sign
+_WIDEST_LONG_SIZE: Final = bytes((_WIDEST_LONG,))
 
 
 def unframed(data: bytes, most: int, name: str) -> Iterator[bytes]:
@@ -79,14 +80,14 @@ def unframed(data: bytes, most: int, name: str) -> Iterator[bytes]:
         kind = arguments[data[position]]
         if kind >= 0:
             position += kind + 1
+        elif kind == _LONG and b"" < data[position + 1 : position + 2] <= _WIDEST_LONG_SIZE:  # first, as most addresses are
+            position += 2 + data[position + 1]
         elif kind in _COUNTED:
             position += 1
             writes += kind == _MEMOIZE
             tuples += kind == _TUPLE
         elif kind == _STOP:
-            if position + 1 != end:
-                refuse(name, f"{end - position - 1:,} bytes follow its end at byte {position}")
-            _check_batches(data, tuples, name)
+            _check_end(data, position, tuples, name)
             yield data[start:]
             return
         elif kind not in _WIDTH:
@@ -107,13 +108,18 @@ def unframed(data: bytes, most: int, name: str) -> Iterator[bytes]:
     refuse(name, f"has more than {most:,} instructions, the limit")
 
 
-def _check_batches(data: bytes, tuples: int, name: str) -> None:
+def _check_end(data: bytes, position: int, tuples: int, name: str) -> None:
+    if position + 1 != len(data):
+        refuse(name, f"{len(data) - position - 1:,} bytes follow its end at byte {position}")
+    if tuples > _MOST_TUPLES:
+        _check_batches(data, name)
+
+
+def _check_batches(data: bytes, name: str) -> None:
     """Refuse to fill a dictionary with very many keys in one instruction, which nothing could stop.
 
     Tuples can be made to collide: 60,000 of them as keys took a minute in one instruction. Picklers write 1,000 at a time.
     """
-    if tuples <= _MOST_TUPLES:
-        return
     position, arguments = 2, _ARGUMENT
     levels: list[int] = []  # of each mark: instructions of the level around it so far
     own = 0
