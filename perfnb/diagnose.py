@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from perfnb.analyses.whole_window import NO_STEPS_NOTE, whole_window
 from perfnb.bootstrap import INTERVAL, resamples
 from perfnb.catalogue import detectors
 from perfnb.detector import ConfigHint, Detector, Unmeasured
@@ -22,6 +23,7 @@ from perfnb.run import Run
 from perfnb.severity import FEWEST_STEPS, measure
 
 _DRAWS: Final = 500
+_FEWEST_DEVICE_OPS: Final = 10  # a choice: fewer are one call of one operator, which says nothing of a training
 _UNITS: Final = ("time", "memory", "opportunity")
 _LOGGER: Final = logging.getLogger(__name__)
 
@@ -55,12 +57,16 @@ def diagnose(run: Run, *, earlier: Sequence[Run] = ()) -> Diagnosis:
     except NoStepsError as error:
         ground = error
     answers = [_answer(each, run, ground) for each in detectors()]
+    whole = _of_the_whole_recording(run) if isinstance(ground, NoStepsError) else {}
+    answers = [whole.get(each.detector, each) for each in answers]
     found = sorted((each for each in answers if isinstance(each, Finding)), key=_rank)
     cleared = tuple(each for each in answers if isinstance(each, Cleared))
     unmeasured = tuple(each for each in answers if isinstance(each, NotMeasured))
     hints = tuple(each for each in answers if isinstance(each, Hint))
     if isinstance(ground, NoStepsError):
-        return Diagnosis(tuple(found), (), cleared, unmeasured, run_line=repr(run), notes=run.notes, hints=hints)
+        sure, maybe = ([each for each in found if (each.unit == "time") is timed] for timed in (False, True))
+        notes = (*run.notes, NO_STEPS_NOTE) if whole else run.notes
+        return Diagnosis(tuple(sure), tuple(maybe), cleared, unmeasured, run_line=repr(run), notes=notes, hints=hints)
     sure = [each for each in found if each.unit != "time" or _is_sure(each, ground)]
     step_us, low_us, high_us = _mean(ground.durations)
     return Diagnosis(
@@ -95,6 +101,18 @@ def _answer(detector: Detector, run: Run, ground: Ground | NoStepsError) -> Find
         _LOGGER.warning("detector %s failed", detector.name, exc_info=True)
         failure = f"failed: {type(error).__name__}: {error}"
         return NotMeasured(detector.name, detector.family, failure, traceback.format_exc())
+
+
+def _of_the_whole_recording(run: Run) -> dict[str, Finding | Cleared | NotMeasured | Hint]:
+    """What detectors of the device's computing say of a trace without steps, whose whole recording is taken for one.
+
+    Losses are then possible at most. A handful of kernels is no training: nothing is said of them.
+    """
+    if len(run.device_ops) < _FEWEST_DEVICE_OPS:
+        return {}
+    one = whole_window(run)
+    ground = Ground.of(one)
+    return {each.name: _answer(each, one, ground) for each in detectors() if each.family == "device compute"}
 
 
 def _is_sure(finding: Finding, ground: Ground) -> bool:

@@ -10,12 +10,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from perfnb.read.kineto.columns import ABSENT, HEAD, INTEGERS, TEXTS, Batch, Int64s, Tokens, integer_of, value_of
+from perfnb.read.kineto.columns import ABSENT, HEAD, INTEGERS, TEXTS, UNREADABLE, Batch, Int64s, Tokens, integer_of, value_of
 from perfnb.read.kineto.stamps import MISSING
 
 _RAW: Final = msgspec.Raw(b"")
-UNREADABLE: Final = (msgspec.DecodeError, ValueError, RecursionError)
-"""What decoding raises: for wrong JSON, bytes that are no UTF-8 or numbers of thousands of digits, nesting past the stack."""
 
 
 def _arguments(name: str, integers: Iterable[str], texts: Iterable[str]) -> type[msgspec.Struct]:
@@ -83,10 +81,9 @@ class Group:
 def _without_bad_values(text: bytes) -> bytes:
     try:
         values = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-    except UnicodeDecodeError:
-        return _without_bad_values(text.decode("utf-8", "replace").encode())
     except UNREADABLE:
-        return b"{}"  # arguments that are no object
+        replaced = text.decode("utf-8", "replace").encode()
+        return _without_bad_values(replaced) if replaced != text else b"{}"  # arguments that are no object
     readable = {key: value_of(bytes(raw))[0] for key, raw in values.items()}
     return msgspec.json.encode({key: value for key, value in readable.items() if value is not None})
 

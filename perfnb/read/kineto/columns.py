@@ -62,6 +62,9 @@ COMPLETE, MEMORY = 0, 1
 ABSENT: Final = -1
 """Code of a text that an event does not have."""
 
+UNREADABLE: Final = (msgspec.DecodeError, ValueError, RecursionError)
+"""What decoding raises: for wrong JSON, bytes that are no UTF-8 or numbers of thousands of digits, nesting past the stack."""
+
 MEMORY_NAME: Final = b'"[memory]"'
 SKIPPED: Final = frozenset({"python_function", "trace", "gpu_user_annotation", "cuda_profiler_range", "cuda_event"})
 
@@ -274,17 +277,15 @@ def settled(codes: Int32s, tokens: Sequence[bytes], *, lower: bool = False, whol
 
 
 def value_of(token: bytes) -> tuple[Any, bool]:
-    """Value of a JSON token, and whether bytes that are no UTF-8 were replaced in it; None where it is none."""
+    """Value of a JSON token, None where it is none, and whether bytes that are no UTF-8 were replaced."""
     try:
         return msgspec.json.decode(token), False
-    except UnicodeDecodeError:
-        pass
-    except (msgspec.DecodeError, RecursionError):
-        return None, False
+    except UNREADABLE:  # of bytes that are no UTF-8 msgspec raises another one from 0.23 on
+        replaced = token.decode("utf-8", "replace").encode()
     try:
-        return msgspec.json.decode(token.decode("utf-8", "replace").encode()), True
-    except (msgspec.DecodeError, RecursionError):
-        return None, True
+        return (msgspec.json.decode(replaced) if replaced != token else None), replaced != token
+    except UNREADABLE:
+        return None, replaced != token
 
 
 def integer_of(value: object) -> int:
