@@ -135,12 +135,14 @@ class _Backwards:
 
     def segment_unmap(self, address: int, size: int, stream: int) -> bool:
         place = bisect_right(self._ranges, address, key=lambda one: one.address)
-        neighbours = self._ranges[max(place - 1, 0) : place + 1]
-        like = next((one for one in neighbours if one.address + one.size == address or address + size == one.address), None)
+        start, end = max(place - 1, 0), place
+        beside = self._ranges[start : place + 1]
+        like = next((one for one in beside if one.address + one.size == address or address + size == one.address), None)
         is_small = like.is_small if like is not None else size % (10 * SMALL_SEGMENT) > 0  # granules of 2 or 20 MiB
-        pool = like.pool if like else pool_name(None, is_small=is_small)
+        pool = like.pool if like is not None else pool_name(None, is_small=is_small)
         made = StartSegment(address, size, stream, is_small, is_expandable=True, pool=pool)
-        self._ranges.insert(place, made)
+        # ranges beside it were mapped as one with it, so they are one again
+        self._ranges[start : place + 1] = _joined([*self._ranges[start:end], made, *self._ranges[end : place + 1]])
         return True
 
     def state(self) -> StartState:
