@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from perfnb.apply import apply, undo
-    from perfnb.charts import breakdown_chart, findings_chart, impact_chart, step_timeline_chart
+    from perfnb.charts import accuracy_chart, breakdown_chart, findings_chart, impact_chart, step_timeline_chart
     from perfnb.device_time import device_breakdown
     from perfnb.diagnose import diagnose
     from perfnb.findings import Diagnosis, Finding, NotMeasured
     from perfnb.fix import Suggestion
     from perfnb.ledger import step_ledger
     from perfnb.magics import load_ipython_extension, unload_ipython_extension
+    from perfnb.outcomes.accuracy import accuracy
     from perfnb.panels import bottleneck_panel, whatif_panel
     from perfnb.perfetto import open_in_perfetto
     from perfnb.prediction import Change, Prediction, Unknown
     from perfnb.read.kineto import read_kineto as read_trace
+    from perfnb.read.memory_snapshot import read_memory_snapshot
     from perfnb.read.metrics import read_metrics
     from perfnb.read.run_folder import read_run
     from perfnb.read.training_log import read_training_log
@@ -53,6 +55,8 @@ __all__ = [
     "Suggestion",
     "Unknown",
     "__version__",
+    "accuracy",
+    "accuracy_chart",
     "apply",
     "bottleneck_panel",
     "breakdown_chart",
@@ -68,6 +72,7 @@ __all__ = [
     "open_in_perfetto",
     "plan",
     "predict",
+    "read_memory_snapshot",
     "read_metrics",
     "read_run",
     "read_trace",
@@ -99,6 +104,8 @@ _PLACES: Final = MappingProxyType(
         "Run": "perfnb.run",
         "Suggestion": "perfnb.fix",
         "Unknown": "perfnb.prediction",
+        "accuracy": "perfnb.outcomes.accuracy",
+        "accuracy_chart": "perfnb.charts",
         "apply": "perfnb.apply",
         "bottleneck_panel": "perfnb.panels",
         "breakdown_chart": "perfnb.charts",
@@ -114,6 +121,7 @@ _PLACES: Final = MappingProxyType(
         "open_in_perfetto": "perfnb.perfetto",
         "plan": "perfnb.suggest",
         "predict": "perfnb.whatif.step_model",
+        "read_memory_snapshot": "perfnb.read.memory_snapshot",
         "read_metrics": "perfnb.read.metrics",
         "read_run": "perfnb.read.run_folder",
         "read_trace": "perfnb.read.kineto:read_kineto",
@@ -132,7 +140,7 @@ _PLACES: Final = MappingProxyType(
 )
 """Public name to its module, with the name that it has there after a colon where that differs."""
 
-_PACKAGES: Final = ("analyses", "charts")
+_PACKAGES: Final = ("analyses", "charts", "outcomes")
 """Packages of many public names, reached as `perfnb.analyses.idle_gaps` after `import perfnb`."""
 
 

@@ -13,7 +13,7 @@ RECORD_HINT: Final = "call torch.cuda.memory._record_memory_history() before the
 MOST_ROWS: Final = 20_000_000
 """Events, and blocks: a file may name the same list of events again and again."""
 
-_LARGEST: Final = 1 << 63
+_LARGEST: Final = 1 << 62  # sizes are rounded up, and have to stay whole numbers of 64 bits
 _ACTIONS: Final = (
     "alloc",
     "free_requested",
@@ -228,7 +228,7 @@ def _column(
     if kinds - {int}:
         _wrong(name, f"an event's {key!r} is no whole number")
     if values and not (least <= min(values) and max(values) < _LARGEST):
-        _wrong(name, f"an event's {key!r} is outside of 0 to 2**63")
+        _wrong(name, f"an event's {key!r} is outside of 0 to 2**62")
     return values
 
 
@@ -259,13 +259,13 @@ def _rows(value: Any, what: str, name: str) -> list[Any]:
 def _number(row: Mapping[str, Any], key: str, name: str) -> int:
     value = _integer(row.get(key), key, name)
     if not 0 <= value < _LARGEST:
-        _wrong(name, f"{key!r} is outside of 0 to 2**63")
+        _wrong(name, f"{key!r} is outside of 0 to 2**62")
     return value
 
 
 def _integer(value: Any, key: str, name: str) -> int:
     if type(value) is not int or abs(value) > _LARGEST:
-        _wrong(name, f"{key!r} is no whole number below 2**63")
+        _wrong(name, f"{key!r} is no whole number below 2**62")
     return int(value)
 
 

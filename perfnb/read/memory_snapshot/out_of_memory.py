@@ -223,13 +223,12 @@ def out_of_memory(text: str) -> OutOfMemory:
                 found[name], half_widths[name] = _size(*match.groups()[:2])
                 break
     if "wanted_bytes" not in found:
-        raise OutOfMemoryTextError(_absent(message))
+        raise OutOfMemoryTextError(_absent(text))
     if "_reserved_bytes" in found and "allocated_bytes" in found:
         found["reserved_unallocated_bytes"] = max(found["_reserved_bytes"] - found["allocated_bytes"], 0)
         half_widths["reserved_unallocated_bytes"] = half_widths["_reserved_bytes"] + half_widths["allocated_bytes"]
-    for name in ("_reserved_bytes",):
-        found.pop(name, None)
-        half_widths.pop(name, None)
+    found.pop("_reserved_bytes", None)
+    half_widths.pop("_reserved_bytes", None)
     device = _DEVICE.search(message)
     return OutOfMemory(
         **{name: int(value) for name, value in found.items()},
