@@ -1,4 +1,4 @@
-"""The command line: `perfnb analyze`, `predict`, `breakdown`, `tutorial` and `doctor`, also as `python -m perfnb`."""
+"""The command line: `perfnb analyze`, `predict`, `breakdown`, `accuracy`, `tutorial`, `doctor`, also as `python -m perfnb`."""
 
 from __future__ import annotations
 
@@ -87,6 +87,16 @@ def _parser() -> argparse.ArgumentParser:
     breakdown.add_argument("--by", choices=("window", "step"), default="window", help="one row per rank, or per rank and step")
     _add_json(breakdown)
     breakdown.set_defaults(answer=commands.breakdown)
+
+    accuracy = subparsers.add_parser("accuracy", help="how right earlier predictions were, per model and knob")
+    accuracy.add_argument(
+        "--folder",
+        type=Path,
+        metavar="FOLDER",
+        help="the accuracy ledger (default: $PERFNB_OUTCOMES, else the user's data folder)",
+    )
+    _add_json(accuracy)
+    accuracy.set_defaults(answer=commands.accuracy)
 
     tutorial = subparsers.add_parser("tutorial", help="open the tutorial in JupyterLab, on a copy to work on")
     tutorial.add_argument("--execute", action="store_true", help="run it without a browser and write an HTML page")

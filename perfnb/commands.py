@@ -13,6 +13,7 @@ from perfnb import json_output, terminal
 from perfnb.config.json_file import config_beside, read_config
 from perfnb.doctor import machine_lines, trace_lines
 from perfnb.errors import NoStepsError
+from perfnb.outcomes import own_calibration, read_ledger
 from perfnb.read.any_run import read_any
 from perfnb.tutorial import execute_tutorial, open_tutorial
 
@@ -67,7 +68,7 @@ def predict(options: argparse.Namespace) -> str:
     """
     run = read_any(options.path)
     config = _config(options.config, options.path, run.config)
-    answer = perfnb.predict(run, dict(options.settings), config)
+    answer = perfnb.predict(run, dict(options.settings), config, calibration=own_calibration())
     if options.json:
         return json_output.as_json(json_output.answer(answer))
     return terminal.prediction(dict(options.settings), config, answer)
@@ -93,6 +94,26 @@ def breakdown(options: argparse.Namespace) -> str:
     if options.json:
         return json_output.as_json(json_output.rows(rows, missing))
     return terminal.frame(rows) if len(rows) else f"No device time: {missing or 'no device op was recorded'}"
+
+
+def accuracy(options: argparse.Namespace) -> str:
+    """How right predictions were, per model and knob, from the accuracy ledger.
+
+    Parameters
+    ----------
+    options
+        `folder` or None, `json`.
+
+    Returns
+    -------
+    str
+        A table in plain text, or one JSON object.
+    """
+    ledger = read_ledger(options.folder)
+    rows = perfnb.accuracy(ledger.rows)
+    if options.json:
+        return json_output.as_json(json_output.rows(rows) | {"notes": list(ledger.notes)})
+    return terminal.accuracy(rows, ledger.notes)
 
 
 def tutorial(options: argparse.Namespace) -> str:

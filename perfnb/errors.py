@@ -87,6 +87,10 @@ class OutOfMemoryTextError(PerfnbError):
     """A text is no out-of-memory message with the allocator's numbers: says what it is instead."""
 
 
+class OutcomesError(PerfnbError):
+    """The accuracy ledger cannot be read or written, or lacks the prediction that an outcome names: says what to do."""
+
+
 class NoRoomError(PerfnbError):
     """A simulated allocator found no room: the request, what was held and the capacity, as attributes."""
 
@@ -97,3 +101,31 @@ class NoRoomError(PerfnbError):
     def __str__(self) -> str:
         """What was wanted and what was there."""
         return f"no room for {self.wanted:,} bytes: {self.allocated:,} allocated, {self.reserved:,} of {self.capacity:,} reserved"
+
+
+class NoPlaceError(ConfigError):
+    """A config has no place for a knob: `snippets` is the code that does it instead, to paste."""
+
+    def __init__(self, message: str, snippets: tuple[str, ...] = ()) -> None:
+        super().__init__(message, snippets)
+        self.message, self.snippets = message, snippets
+
+    def __str__(self) -> str:
+        """What has no place where, and the code to paste."""
+        return "\n\n".join((self.message, *self.snippets))
+
+
+class NoLibraryError(ConfigError):
+    """A kind of config file needs a library that is not installed: says which, and the extra that brings it."""
+
+    def __init__(self, kind: str, library: str, extra: str) -> None:
+        super().__init__(kind, library, extra)
+        self.kind, self.library, self.extra = kind, library, extra
+
+    def __str__(self) -> str:
+        """What is missing and what to install."""
+        return f"{self.kind} files need {self.library}, which is not installed: pip install 'perfnb[{self.extra}]'"
+
+
+class ConfigFileError(ConfigError):
+    """A config file cannot be written: says why; the file is as it was."""

@@ -57,7 +57,9 @@ class Prediction:
     model
         Names and versions of the models that were simulated.
     spread
-        80 % half-width of log(actual / after).
+        80 % half-width of log(actual / after), before any track record.
+    simulated
+        What the models gave, where a track record moved `after`; None where they are the same.
     """
 
     metric: str
@@ -69,6 +71,7 @@ class Prediction:
     assumptions: tuple[str, ...] = ()
     model: str = ""
     spread: float = 0.0
+    simulated: float | None = None
 
     @property
     def speedup(self) -> float:
@@ -97,9 +100,11 @@ class Prediction:
         >>> round(Prediction("step_us", 100, 80, 72, 90, "prior").chance_of(0.1), 2)
         0.9
         """
-        distance = math.log((1.0 - gain_share) * self.before / self.after)
+        # a track record of one-sided errors may leave `after` outside of its own interval
+        middle = self.after if self.low <= self.after <= self.high else math.sqrt(self.low * self.high)
+        distance = math.log((1.0 - gain_share) * self.before / middle)
         edge = self.high if distance > 0 else self.low
-        width = abs(math.log(edge / self.after)) / Z_OF_80_PERCENT
+        width = abs(math.log(edge / middle)) / Z_OF_80_PERCENT
         if width == 0.0:
             return float(distance >= 0)
         return NormalDist().cdf(distance / width)

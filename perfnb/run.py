@@ -33,6 +33,8 @@ class Machine:
     links
         How each pair of accelerators is connected, row by row as `nvidia-smi topo -m` says it: "NV12", "PIX", "SYS", ...; see
         `perfnb.read.topology.with_topology`.
+    torch_version
+        Version of torch that trained.
     """
 
     devices: tuple[str, ...] = ()
@@ -40,6 +42,7 @@ class Machine:
     cpu_capacity: float | None = None
     constants: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
     links: tuple[tuple[str, ...], ...] = ()
+    torch_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,21 @@ from perfnb.diagnose import diagnose, mean_parts
 from perfnb.findings import Diagnosis
 from perfnb.fix import Fix, NotApplicable, OneOf, StepParts, Suggestion
 from perfnb.ground import Ground
+from perfnb.outcomes.calibrate import own_calibration
 from perfnb.prediction import Change, Prediction
 from perfnb.run import Run
 from perfnb.whatif.plan import PlanStep, best_value, order
 from perfnb.whatif.step_model import predict
+from perfnb.whatif.uncertainty import Calibration
 
 
-def suggest(run: Run, config: Mapping[str, Any] | None = None, diagnosis: Diagnosis | None = None) -> tuple[Suggestion, ...]:
+def suggest(
+    run: Run,
+    config: Mapping[str, Any] | None = None,
+    diagnosis: Diagnosis | None = None,
+    *,
+    calibration: Calibration | None = None,
+) -> tuple[Suggestion, ...]:
     """Changes of a config that answer what a run suffers from, best first.
 
     Ranked by the low end of the predicted gain times the probability that it helps; those without a prediction come last.
@@ -30,6 +38,8 @@ def suggest(run: Run, config: Mapping[str, Any] | None = None, diagnosis: Diagno
         The training's config, a mapping with canonical knob names; the run's own by default.
     diagnosis
         `diagnose(run)`, if it was made already.
+    calibration
+        Track record for the intervals; by default what perfnb ships with the user's own outcomes.
 
     Returns
     -------
@@ -44,8 +54,9 @@ def suggest(run: Run, config: Mapping[str, Any] | None = None, diagnosis: Diagno
     """
     config = run.config if config is None else config
     diagnosis = diagnosis or diagnose(run)
+    calibration = own_calibration() if calibration is None else calibration
     made = [
-        _suggestion(run, config, fix, answer, diagnosis)
+        _suggestion(run, config, fix, answer, diagnosis, calibration)
         for fix, answer in _proposals(run, config, diagnosis)
         if not isinstance(answer, NotApplicable)
     ]
@@ -62,7 +73,11 @@ def not_applicable(
 
 
 def plan(
-    run: Run, config: Mapping[str, Any] | None = None, suggestions: Sequence[Suggestion] | None = None
+    run: Run,
+    config: Mapping[str, Any] | None = None,
+    suggestions: Sequence[Suggestion] | None = None,
+    *,
+    calibration: Calibration | None = None,
 ) -> tuple[PlanStep, ...]:
     """Which suggestions to apply, in which order, with what each adds to those before it.
 
@@ -76,6 +91,8 @@ def plan(
         The training's config; the run's own by default.
     suggestions
         `suggest(run, config)` by default.
+    calibration
+        Track record for the intervals; by default what perfnb ships with the user's own outcomes.
 
     Returns
     -------
@@ -83,7 +100,9 @@ def plan(
         In the order in which to apply them.
     """
     config = run.config if config is None else config
-    return order(run, suggest(run, config) if suggestions is None else suggestions, config)
+    calibration = own_calibration() if calibration is None else calibration
+    given = suggest(run, config, calibration=calibration) if suggestions is None else suggestions
+    return order(run, given, config, calibration=calibration)
 
 
 def _proposals(run: Run, config: Mapping[str, Any], diagnosis: Diagnosis) -> list[tuple[Fix, Mapping[str, Any] | NotApplicable]]:
@@ -104,10 +123,12 @@ def step_parts(run: Run) -> StepParts:
     return dict(zip(parts["part"], parts["time_us"], strict=True)) | {"step": float(ground.durations.mean()), "loader": loader}
 
 
-def _suggestion(run: Run, config: Mapping[str, Any], fix: Fix, values: Mapping[str, Any], diagnosis: Diagnosis) -> Suggestion:
+def _suggestion(
+    run: Run, config: Mapping[str, Any], fix: Fix, values: Mapping[str, Any], diagnosis: Diagnosis, calibration: Calibration
+) -> Suggestion:
     chosen = {knob: _chosen(run, config, knob, value) for knob, value in values.items()}
     changes = tuple(Change(knob, value_of(config, knob), after) for knob, after in chosen.items())
-    prediction = predict(run, changes, config)
+    prediction = predict(run, changes, config, calibration=calibration)
     detected = {finding.detector for finding in (*diagnosis.found, *diagnosis.possible)}
     return Suggestion(
         fix=fix.name,

@@ -81,6 +81,49 @@ def prediction(settings: Mapping[str, Any], config: Mapping[str, Any], answer: P
     return "\n\n".join(filter(None, (changes, table((), [("Answer", _predicted(answer))]), assumed)))
 
 
+def accuracy(rows: pd.DataFrame, notes: Iterable[str]) -> str:
+    """What `perfnb accuracy` prints.
+
+    Parameters
+    ----------
+    rows
+        `perfnb.accuracy()`.
+    notes
+        What of the ledger was skipped.
+
+    Returns
+    -------
+    str
+        One line per model and knob, and the notes.
+    """
+    header = ("model", "knobs", "pairs", "workloads", "error: median", "p90", "largest", "in 80 % interval (95 %)", "width",
+              "wrong sign", "refused", "void", "pending")  # fmt: skip
+    lines = [
+        (
+            each["model"] or text.NOTHING,
+            each["knobs"],
+            f"{each['n']}",
+            f"{each['workloads']}",
+            text.share(each["median_error_share"]),
+            text.share(each["p90_error_share"]),
+            text.share(each["max_error_share"]),
+            f"{text.share(each['coverage_share'])} ({text.share_range(each['coverage_low'], each['coverage_high'])})",
+            text.share(each["mean_width_share"]),
+            f"{each['sign_errors']} of {each['signs']}",
+            f"{each['refusals']}",
+            f"{each['voids']}",
+            f"{each['pending']}",
+        )
+        for each in rows.to_dict(orient="records")
+    ]
+    told = (
+        table(header, lines)
+        or f"{_INDENT}no prediction is in the accuracy ledger yet: perfnb.outcomes.record_prediction writes one"
+    )
+    noted = table((), [(note,) for note in notes])
+    return "\n\n".join(["Predicted step time against measured\n" + told, *([f"Notes\n{noted}"] if noted else [])])
+
+
 def doctor(sections: Mapping[str, Iterable[Line]]) -> str:
     """What `perfnb doctor` prints.
 

@@ -1,31 +1,35 @@
-"""verify(suggestion, before, after): what a change really did, beside what was predicted of it."""
+"""verify(prediction, before, after): what a change really did, beside what was predicted of it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from perfnb import text
-from perfnb.bootstrap import INTERVAL, resamples
-from perfnb.config.mapping import has_knob, value_of
+from perfnb.bootstrap import INTERVAL
 from perfnb.errors import NoStepsError
 from perfnb.fix import Suggestion
-from perfnb.ledger import steady_steps, step_ledger
+from perfnb.outcomes.comparable import cautions, differences, pressure, why_void
+from perfnb.outcomes.step_means import drawn_means, step_durations
 from perfnb.prediction import Change, Prediction, Unknown
 from perfnb.run import Run
-from perfnb.work import rank_work
+
+__all__ = ["FEWEST_SCORED_STEPS", "FEWEST_STEADY_STEPS", "Outcome", "outcome_frame", "step_durations", "verify"]
+
+Floats = NDArray[np.float64]
+Config = Mapping[str, Any]
 
 FEWEST_STEADY_STEPS: Final = 3
-"""Fewer steady steps in either run make an outcome void."""
+"""Fewer steady steps in any run make an outcome void."""
 
 FEWEST_SCORED_STEPS: Final = 30
-"""Fewer steady steps in either run keep an outcome out of the accuracy statistics."""
+"""Fewer steady steps before or after keep an outcome out of the accuracy statistics."""
 
-_DRAWS: Final = 500
 _NOISE_SHARE: Final = 0.02  # a change of less than this has no sign that could be right or wrong
 
 
@@ -41,18 +45,26 @@ class Outcome:
         What was predicted, or why nothing was.
     metric
         `step_us`, mean duration of the steady steps.
-    before, after, after_low, after_high
-        The metric as measured in the run before and in the run after, the latter with its 80 % bootstrap interval.
+    before, after
+        The metric as measured in the runs before and after.
+    after_low, after_high
+        80 % bootstrap interval of the latter.
+    speedup_low, speedup_high
+        80 % bootstrap interval of `speedup`, in which both sides vary.
     steps_before, steps_after
         Number of steady steps.
+    paired
+        Whether the runs were interleaved, before and after in turn, so that what drifts on the machine meets both alike.
+    pressure_before, pressure_after
+        Share of time in which some task of the host waited for a core; None where not known.
     inside
         Whether the measured value lies in the predicted interval; None without a prediction, or where the outcome is void.
     sign_ok
-        Whether it went the predicted way; None where it changed too little to say, without a prediction, or void.
+        Whether it went the predicted way; None where it changed by less than 2 % or the noise, without a prediction, or void.
     void
         Why the runs cannot be compared; empty where they can.
     caution
-        Why the outcome counts little; empty where it counts fully.
+        Why the outcome stays out of the accuracy statistics though the runs can be compared; empty where it counts.
     """
 
     changes: tuple[Change, ...]
@@ -62,8 +74,13 @@ class Outcome:
     after: float
     after_low: float
     after_high: float
+    speedup_low: float
+    speedup_high: float
     steps_before: int
     steps_after: int
+    paired: bool
+    pressure_before: float | None
+    pressure_after: float | None
     inside: bool | None
     sign_ok: bool | None
     void: str
@@ -80,12 +97,15 @@ class Outcome:
         return self.prediction.after / self.after - 1.0 if isinstance(self.prediction, Prediction) else None
 
     @property
+    def unscored(self) -> str:
+        """Why the outcome stays out of the accuracy statistics; empty where it counts."""
+        return self.void or self.caution
+
+    @property
     def verdict(self) -> str:
         """The outcome in one line."""
-        measured = (
-            f"measured {text.speedup(self.speedup)} "
-            f"({text.speedup(self.before / self.after_high)} to {text.speedup(self.before / self.after_low)})"
-        )
+        low, high = text.speedup(self.speedup_low), text.speedup(self.speedup_high)
+        measured = f"measured {text.speedup(self.speedup)} ({low} to {high})"
         if self.void:
             return f"void: {self.void}; {measured}"
         if not isinstance(self.prediction, Prediction):
@@ -95,20 +115,38 @@ class Outcome:
             f"predicted {text.speedup(given.speedup)} "
             f"({text.speedup(given.before / given.high)} to {text.speedup(given.before / given.low)})"
         )
-        return f"{predicted}, {measured}: {'inside' if self.inside else 'outside'} the interval"
+        overlaps = self.after_low <= given.high and given.low <= self.after_high
+        where = "inside" if self.inside else "outside"
+        noise = "" if self.inside or not overlaps else ", by less than the noise of the measurement"
+        return f"{predicted}, {measured}: {where} the interval{noise}"
 
 
-def verify(suggestion: Suggestion | Prediction, before: Run, after: Run) -> Outcome:
+def verify(
+    prediction: Suggestion | Prediction | Unknown,
+    before: Run | Sequence[Run],
+    after: Run | Sequence[Run],
+    *,
+    configs: tuple[Config, Config] | None = None,
+    paired: bool = False,
+) -> Outcome:
     """What a change really did, beside what was predicted of it.
+
+    Both sides are resampled in blocks of neighbouring steps; where a side has several runs, runs are drawn too, so that what
+    differs from run to run is in the interval (with two or three runs that is told roughly).
 
     Parameters
     ----------
-    suggestion
-        The suggestion that was applied, or its prediction.
+    prediction
+        The suggestion that was applied, its prediction, or the refusal to make one.
     before
-        The run that the prediction was made from.
+        The run that the prediction was made from, or several of that job.
     after
-        A run of the same job with nothing else changed.
+        A run of the same job with nothing else changed, or several.
+    configs
+        Config before and after; the runs' own by default. Traces hold none: then nothing tells whether more was changed.
+    paired
+        Whether runs were interleaved, before, after, before, after, and are given in that order: the same draw of runs then
+        serves both sides.
 
     Returns
     -------
@@ -118,7 +156,7 @@ def verify(suggestion: Suggestion | Prediction, before: Run, after: Run) -> Outc
     Raises
     ------
     NoStepsError
-        If either run has no step boundaries.
+        If a run has no step boundaries, or no run is given.
 
     Examples
     --------
@@ -128,85 +166,94 @@ def verify(suggestion: Suggestion | Prediction, before: Run, after: Run) -> Outc
     >>> perfnb.verify(prediction, run, run).inside
     False
     """
-    changes = suggestion.changes if isinstance(suggestion, Suggestion) else _differences(before, after)
-    prediction = suggestion.prediction if isinstance(suggestion, Suggestion) else suggestion
-    before_us, after_us = step_durations(before), step_durations(after)
-    low, high = np.quantile(after_us[resamples(len(after_us), _DRAWS)].mean(axis=1), INTERVAL)
-    void = _void(changes, before, after, len(before_us), len(after_us))
-    actual = float(after_us.mean())
-    judged = isinstance(prediction, Prediction) and not void
+    sides = [_runs(before), _runs(after)]
+    told = configs or (sides[0][0].config, sides[1][0].config)
+    changes = prediction.changes if isinstance(prediction, Suggestion) else differences(*told)
+    given = prediction.prediction if isinstance(prediction, Suggestion) else prediction
+    durations = [[step_durations(run) for run in runs] for runs in sides]
+    paired = paired and len(sides[0]) == len(sides[1])
+    drawn = [drawn_means(each, seed=2 * side, runs_seed=0 if paired else side) for side, each in enumerate(durations)]
+    now, actual = (float(np.mean([each.mean() for each in side])) for side in durations)
+    low, high = (float(end) for end in np.quantile(drawn[1], INTERVAL))
+    speedup = np.quantile(drawn[0] / drawn[1], INTERVAL)
+    counts = [sum(map(len, each)) for each in durations]
+    void = _void(changes, sides, durations, told, given_configs=configs is not None)
+    known = given if isinstance(given, Prediction) and not void else None
+    noise = float(speedup[1] - speedup[0]) / 2.0 * actual
+    pressures = [_largest([pressure(run) for run in runs]) for runs in sides]
     return Outcome(
         changes=changes,
-        prediction=prediction,
+        prediction=given,
         metric="step_us",
-        before=float(before_us.mean()),
+        before=now,
         after=actual,
-        after_low=float(low),
-        after_high=float(high),
-        steps_before=len(before_us),
-        steps_after=len(after_us),
-        inside=prediction.low <= actual <= prediction.high if judged and isinstance(prediction, Prediction) else None,
-        sign_ok=_sign_ok(prediction, float(before_us.mean()), actual, float(high - low) / 2) if judged else None,
+        after_low=low,
+        after_high=high,
+        speedup_low=float(speedup[0]),
+        speedup_high=float(speedup[1]),
+        steps_before=counts[0],
+        steps_after=counts[1],
+        paired=paired,
+        pressure_before=pressures[0],
+        pressure_after=pressures[1],
+        inside=None if known is None else known.low <= actual <= known.high,
+        sign_ok=None if known is None else _sign_ok(known, now, actual, noise),
         void=void,
-        caution="; ".join(_cautions(before, after, len(before_us), len(after_us))),
+        caution="; ".join(_cautions(sides, counts, told)),
     )
 
 
-def step_durations(run: Run) -> NDArray[np.float64]:
-    """Duration of each steady step in microseconds, in order: of its critical rank, or the mean over ranks where none waits.
-
-    Raises
-    ------
-    NoStepsError
-        If the run has no step boundaries.
-    """
-    steps = steady_steps(run)
-    if steps.empty:
-        raise NoStepsError(run.missing.get("steps", "the run has no steps"))
-    if len(run.ranks) == 1:
-        return steps.sort_values("start_us")["duration_us"].to_numpy()
-    work = rank_work(step_ledger(run)).merge(steps[["rank", "step"]], on=["rank", "step"])
-    waits = bool((work["with_peers_us"] > 0).any())
-    return (work[work["is_critical"]] if waits else work).groupby("step")["duration_us"].mean().to_numpy()
+def _runs(given: Run | Sequence[Run]) -> tuple[Run, ...]:
+    runs = (given,) if isinstance(given, Run) else tuple(given)
+    if not runs:
+        message = "no run is given: verify compares runs before a change with runs after it"
+        raise NoStepsError(message)
+    return runs
 
 
-def _void(changes: tuple[Change, ...], before: Run, after: Run, steps_before: int, steps_after: int) -> str:
-    if min(steps_before, steps_after) < FEWEST_STEADY_STEPS:
-        return f"{steps_before} steady steps before and {steps_after} after, at least {FEWEST_STEADY_STEPS} are needed"
-    if len(before.ranks) != len(after.ranks):
-        return f"{len(before.ranks)} ranks before, {len(after.ranks)} after"
-    if before.machine.devices != after.machine.devices:
-        return f"another machine: {before.machine.devices or 'no device'} before, {after.machine.devices or 'no device'} after"
-    if not before.config or not after.config:
-        return ""
-    for change in changes:
-        found = value_of(after.config, change.knob) if has_knob(after.config, change.knob) else change.after
-        if found != change.after:
-            return f"{change.knob} is {found!r} after, not {change.after!r}: the change was not applied"
-    other = {change.knob for change in _differences(before, after)} - {change.knob for change in changes}
-    return f"the configs also differ in {', '.join(sorted(other))}" if other else ""
+def _void(
+    changes: tuple[Change, ...],
+    sides: Sequence[tuple[Run, ...]],
+    durations: Sequence[Sequence[Floats]],
+    configs: tuple[Config, Config],
+    *,
+    given_configs: bool,
+) -> str:
+    fewest = [min(map(len, each)) for each in durations]
+    if min(fewest) < FEWEST_STEADY_STEPS:
+        return f"{fewest[0]} steady steps before and {fewest[1]} after, at least {FEWEST_STEADY_STEPS} are needed"
+    first = sides[0][0]
+    for run in sides[1]:
+        found = why_void(changes, first, run, configs if given_configs else (configs[0], run.config))
+        if found:
+            return found
+    for run in sides[0][1:]:
+        found = why_void((), first, run, ({}, {}) if given_configs else (configs[0], run.config))
+        if found:
+            return f"the runs before differ: {found}"
+    return ""
 
 
-def _differences(before: Run, after: Run) -> tuple[Change, ...]:
-    """Top-level values in which the configs of two runs differ; none where either is not known."""
-    if not before.config or not after.config:
-        return ()
-    keys = dict.fromkeys((*before.config, *after.config))
-    pairs = {str(key): (before.config.get(key), after.config.get(key)) for key in keys}
-    return tuple(Change(knob, old, new) for knob, (old, new) in pairs.items() if old != new)
+def _cautions(sides: Sequence[tuple[Run, ...]], counts: Sequence[int], configs: tuple[Config, Config]) -> list[str]:
+    fewest = min(counts)
+    said = (
+        [f"only {fewest} steady steps, outcomes are scored from {FEWEST_SCORED_STEPS} on"] if fewest < FEWEST_SCORED_STEPS else []
+    )
+    if not all(configs):
+        said.append("the configs of the runs are not known, so other differences cannot be ruled out")
+    for runs, when in zip(sides, ("before", "after"), strict=True):
+        said += dict.fromkeys(caution for run in runs for caution in cautions(run, when))
+    return said
 
 
-def _cautions(before: Run, after: Run, steps_before: int, steps_after: int) -> list[str]:
-    fewest = min(steps_before, steps_after)
-    few = f"only {fewest} steady steps, outcomes are scored from {FEWEST_SCORED_STEPS} on"
-    unknown = "the configs of the runs are not known, so other differences cannot be ruled out"
-    return ([few] if fewest < FEWEST_SCORED_STEPS else []) + ([] if before.config and after.config else [unknown])
-
-
-def _sign_ok(prediction: Prediction | Unknown, before: float, actual: float, noise: float) -> bool | None:
-    if not isinstance(prediction, Prediction) or abs(actual - before) <= max(_NOISE_SHARE * before, noise):
+def _sign_ok(prediction: Prediction, before: float, actual: float, noise: float) -> bool | None:
+    if abs(actual - before) <= max(_NOISE_SHARE * before, noise):
         return None
-    return (prediction.after < prediction.before) == (actual < before)
+    return bool(np.sign(prediction.after - prediction.before) == np.sign(actual - before))
+
+
+def _largest(values: Sequence[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 def outcome_frame(outcome: Outcome) -> pd.DataFrame:

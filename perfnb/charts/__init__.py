@@ -1,5 +1,6 @@
 """Charts: DataFrame -> altair chart, nothing else."""
 
+from perfnb.charts.accuracy import accuracy_chart
 from perfnb.charts.bandwidth import bus_bandwidth_chart
 from perfnb.charts.breakdown import breakdown_chart
 from perfnb.charts.clocks import clocks_chart
@@ -19,6 +20,7 @@ from perfnb.charts.stragglers import arrivals_chart, stragglers_chart
 from perfnb.charts.timeline import step_timeline_chart
 
 __all__ = [
+    "accuracy_chart",
     "alternative",
     "annotation_chart",
     "arrivals_chart",

@@ -14,6 +14,7 @@ from perfnb.diagnose import diagnose
 from perfnb.facts import breakdown, step_timeline
 from perfnb.findings import Diagnosis, Finding
 from perfnb.fix import Suggestion
+from perfnb.outcomes.calibrate import own_calibration
 from perfnb.panels.bottleneck import BottleneckPanel, ChartOf
 from perfnb.panels.history import Config, Edit
 from perfnb.panels.whatif import Predict, WhatIfPanel
@@ -119,8 +120,10 @@ def whatif_panel(
 
 
 def _predicting(run: Run, config: Config) -> Predict:
+    calibration = own_calibration()
+
     def answer(after: Mapping[str, Any], draws: int) -> Prediction | Unknown:
-        return step_model.predict(run, after, config, draws=draws)
+        return step_model.predict(run, after, config, calibration=calibration, draws=draws)
 
     return answer
 

@@ -86,6 +86,8 @@ def machine(headers: Sequence[Mapping[str, Any]]) -> Machine:
     known = stated if isinstance(stated, Mapping) else {}
     sizes = known.get("device_memory_bytes")
     cores = known.get("cpu_capacity")
+    versions = headers[0].get("versions")
+    torch = versions.get("torch") if isinstance(versions, Mapping) else None
     return Machine(
         devices=tuple(_texts(known.get("devices"))),
         device_memory_bytes=tuple(
@@ -93,6 +95,7 @@ def machine(headers: Sequence[Mapping[str, Any]]) -> Machine:
             for size in (sizes if isinstance(sizes, (list, tuple)) else ())
         ),
         cpu_capacity=float(cores) if isinstance(cores, (int, float)) and 0 < cores < _LARGEST_SIZE else None,
+        torch_version=torch if isinstance(torch, str) else "",
     )
 
 

@@ -24,7 +24,7 @@ from perfnb.record.rank_lock import LOCK, PROCESS_FILE
 from perfnb.run import Machine, Recording, Run
 from perfnb.schemas import SCHEMAS
 
-CACHE_VERSION: Final = 1
+CACHE_VERSION: Final = 2
 """Version of what is kept; part of the key, so that another version's is never read."""
 
 CACHE: Final = ".cache"
@@ -41,6 +41,7 @@ class _Rest(msgspec.Struct):
     devices: tuple[str, ...]
     device_memory_bytes: tuple[int, ...]
     cpu_capacity: float | None
+    torch_version: str
     signals: tuple[str, ...]
     missing: dict[str, str]
     notes: tuple[str, ...]
@@ -110,6 +111,7 @@ def _write(place: Path, run: Run) -> None:
         "devices": machine.devices,
         "device_memory_bytes": machine.device_memory_bytes,
         "cpu_capacity": machine.cpu_capacity,
+        "torch_version": machine.torch_version,
         "signals": sorted(run.signals),
         "missing": dict(run.missing),
         "notes": run.notes,
@@ -130,7 +132,7 @@ def _read(place: Path) -> Run:
     return Run(
         **made,
         config=MappingProxyType(restored(rest.config)),
-        machine=Machine(rest.devices, rest.device_memory_bytes, rest.cpu_capacity),
+        machine=Machine(rest.devices, rest.device_memory_bytes, rest.cpu_capacity, torch_version=rest.torch_version),
         signals=frozenset(rest.signals),
         missing=MappingProxyType(rest.missing),
         notes=rest.notes,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+from weakref import ref
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from perfnb.intervals import EMPTY, Intervals
 from perfnb.ledger import steady_steps, step_ledger
 from perfnb.prediction import Unknown
 from perfnb.run import Run
+from perfnb.whatif.known_parts import pauses_us
 from perfnb.whatif.loading_operators import LoadingOperators, loading_operators
 from perfnb.whatif.logging_spans import logging_spans
 from perfnb.whatif.segments import Program, compile_timeline
@@ -99,6 +102,8 @@ class Measured:
         Whether the trace waits for loader processes; None where it shows no loader.
     missing_ranks
         Ranks of the job that were not read.
+    source
+        Gives the run for as long as it lives.
     """
 
     ranks: tuple[RankModel, ...]
@@ -108,6 +113,7 @@ class Measured:
     is_device_job: bool
     seen_workers: bool | None
     missing_ranks: tuple[int, ...]
+    source: Callable[[], Run | None]
 
     @property
     def loading_share(self) -> float:
@@ -150,8 +156,9 @@ def measured(run: Run) -> Measured | Unknown:
         is_device_job=run.is_device_job,
         seen_workers=next((rank.loading.in_workers for rank in ranks if rank.loading), None),
         missing_ranks=missing,
+        source=ref(run),
     )
-    unsteady = _unsteady(found)
+    unsteady = _unsteady(found, run)
     return found if unsteady is None else unsteady
 
 
@@ -221,12 +228,21 @@ def _replay_refusal(error: float) -> Unknown | None:
     return Unknown(reason, "a trace whose host work forms one line: no second thread that launches at the same time")
 
 
-def _unsteady(found: Measured) -> Unknown | None:
+def _unsteady(found: Measured, run: Run) -> Unknown | None:
     own = np.max([[each.total_us for each in rank.own] for rank in found.ranks], axis=0)
-    variation = float(own.std() / own.mean()) if own.mean() else 0.0
+    if _variation(own) <= LARGEST_VARIATION:
+        return None
+    # pauses of known cause, a save at each 50th step for one, belong to the mean that is predicted
+    pauses = {rank.rank: pauses_us(run, rank.rank, found.numbers) for rank in found.ranks}
+    own = np.max([[each.total_us for each in rank.own] - pauses[rank.rank] for rank in found.ranks], axis=0)
+    variation = _variation(own)
     if variation <= LARGEST_VARIATION:
         return None
     outliers = [number for number, time in zip(found.numbers, own, strict=True) if time > _OUTLIER_FACTOR * np.median(own)]
     named = f": steps {', '.join(map(str, outliers[:5]))} stand out" if outliers else ""
     reason = f"the steps vary by {variation:.0%} for reasons other than loading{named}"
     return Unknown(reason, "a steadier run, or one that holds the cause in each step")
+
+
+def _variation(times: Floats) -> float:
+    return float(times.std() / times.mean()) if times.mean() else 0.0

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 from perfnb.config.mapping import has_knob, value_of
 from perfnb.prediction import Change, Prediction, Unknown
 from perfnb.run import Run
+from perfnb.whatif.known_parts import Part, part_share
 from perfnb.whatif.rank_model import Measured, measured
 from perfnb.whatif.segments import Program
 from perfnb.whatif.step_simulation import DEFAULT_PREFETCH, half_widths, replay_problem, simulated_step_us
@@ -49,6 +50,8 @@ class StepModel:
         Per rank, mean time per step that logging takes on the host of a CPU job.
     quiet
         Per rank of a device job, its steps without logging.
+    parts
+        By knob, the part of a step of which a change takes a share away.
     estimates
         Quantities that the run does not tell exactly, by name.
     errors
@@ -68,6 +71,7 @@ class StepModel:
     is_replayed: bool = False
     logging_us: Mapping[int, float] = field(default_factory=lambda: _NOTHING)
     quiet: Mapping[int, Program] = field(default_factory=lambda: _NOTHING)
+    parts: Mapping[str, Part] = field(default_factory=lambda: _NOTHING)
     estimates: Mapping[str, Estimate] = field(default_factory=lambda: _NOTHING)
     errors: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
     assumptions: tuple[str, ...] = ()
@@ -108,7 +112,10 @@ class StepModel:
     def unchanged(self) -> StepModel:
         """The same without any change."""
         kept = {name: self.estimates[name] for name in ("cpu_share", "threads") if name in self.estimates}
-        return StepModel(self.measured, self.recorded_workers, self.recorded_workers, cores=self.cores, estimates=kept)
+        kept |= {part_share(knob): Estimate.exactly(0.0) for knob in self.parts}
+        return StepModel(
+            self.measured, self.recorded_workers, self.recorded_workers, cores=self.cores, parts=self.parts, estimates=kept
+        )
 
     @property
     def is_crowded(self) -> bool:
@@ -270,7 +277,8 @@ def _predicted(
     knob = "+".join(sorted(change.knob for change in changes))
     found = calibration.interval(after, down, up, model=name, knob=knob)
     assumptions = (_rests_on(model), *idle, *model.assumptions)
-    return Prediction("step_us", before, found.after, found.low, found.high, found.basis, assumptions, name, (down + up) / 2.0)
+    width, simulated = (down + up) / 2.0, None if found.after == after else after
+    return Prediction("step_us", before, found.after, found.low, found.high, found.basis, assumptions, name, width, simulated)
 
 
 def _rests_on(model: StepModel) -> str:

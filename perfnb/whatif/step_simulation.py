@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfnb.prediction import Unknown
+from perfnb.whatif.known_parts import part_share
 from perfnb.whatif.loader_queue import Consumer, Phases, steady_spacings_us
 from perfnb.whatif.rank_model import RankModel, Time
 from perfnb.whatif.segments import Program
@@ -62,9 +63,10 @@ def _rank_spacings(model: StepModel, rank: RankModel, rows: Sequence[int], value
         program = rank.program if values.get("quiet", 0.0) == 0.0 else model.quiet[rank.rank]
         if isinstance(program, Program):
             consumer: Consumer = training_loop(program, rows, values.get("host_factor", 1.0))
-            return _simulated(model, rank, rows, consumer, values) - rank.pause_us
+            found = _simulated(model, rank, rows, consumer, values) - rank.pause_us
+            return found - np.resize(_parts_us(model, rank, rows, values), len(found)) if model.parts else found
     removed = values.get("quiet", 0.0) * _logging_us(model, rank)
-    own = [_less(rank.own[row], removed) for row in rows]
+    own = [_without_parts(model, rank, row, _less(rank.own[row], removed), values) for row in rows]
     batches = [[_batch(model, rank, each, values) for each in rank.batches[row]] for row in rows]
     if model.workers == model.recorded_workers:
         loading = [sum(amount for phases in step for _, amount in phases) for step in batches]
@@ -105,6 +107,27 @@ def _phases(time: Time, cpu_share: float) -> Phases:
 
 def _less(time: Time, removed_us: float) -> Time:
     return Time(time.wait_us, max(time.cpu_us - removed_us, 0.0), time.unknown_us)
+
+
+def _parts_us(model: StepModel, rank: RankModel, rows: Sequence[int], values: Mapping[str, float]) -> Floats:
+    """What changes of single parts take off each step of a device job."""
+    total = np.zeros(len(rows))
+    for knob, part in model.parts.items():
+        total = total + values[part_share(knob)] * part.of(part.cpu_us, rank.rank, rows)
+    return total
+
+
+def _without_parts(model: StepModel, rank: RankModel, row: int, time: Time, values: Mapping[str, float]) -> Time:
+    """The step's own work without the share of each part that goes, and with what stays of waiting for a core."""
+    for knob, part in model.parts.items():
+        share = values[part_share(knob)]
+        cpu, blocked, queued = (
+            float(part.of(times, rank.rank, [row])[0]) for times in (part.cpu_us, part.blocked_us, part.runqueue_us)
+        )
+        wait = max(time.wait_us - share * blocked, 0.0)
+        rest = share * (blocked + cpu) - (time.wait_us - wait)
+        time = Time(wait + (1.0 - share) * queued, max(time.cpu_us - rest, 0.0), time.unknown_us)
+    return time
 
 
 def _logging_us(model: StepModel, rank: RankModel) -> float:

@@ -38,7 +38,6 @@ NEEDS: Final = MappingProxyType(
         "backend": _TRAFFIC,
         "parallelism": _TRAFFIC,
         "pipeline_split": "times of all stages",
-        "torch_num_threads": "a run with the other number of threads, compared by verify",
         "activation_checkpointing": "times of the wrapped modules, and a dry run for the memory",
         "expandable_segments": _REPLAY,
         "roundup_power2_divisions": _REPLAY,
