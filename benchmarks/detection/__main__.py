@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     running.add_argument("--set", dest="chosen", choices=SETS, required=True)
     running.add_argument("--only", action="append", default=[], metavar="FAULT", help="a fault, a pair a+b, or a control")
     running.add_argument("--workload", action="append", default=[], help="of these workloads only")
+    running.add_argument("--setting", action="append", default=[], help="of these batch and loader settings only")
     running.add_argument("--resume", action="store_true", help="leave what is stored as it is")
     running.add_argument("--out", type=Path, default=STORED)
     running.add_argument("--lock", type=Path, help="a file that is locked while a case runs")
@@ -39,9 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quick.add_argument("--lock", type=Path)
     chosen = parser.parse_args(arguments)
     if chosen.command == "run":
-        wanted = [case for case in cases(chosen.chosen, chosen.only) if not chosen.workload or case.workload in chosen.workload]
+        wanted = [case for case in cases(chosen.chosen, chosen.only) if case.workload in (chosen.workload or [case.workload])]
+        wanted = [case for case in wanted if case.setting in (chosen.setting or [case.setting])]
         if not wanted:
-            parser.error(f"no case of {chosen.chosen} has {', '.join([*chosen.only, *chosen.workload])}")
+            parser.error(f"no case of {chosen.chosen} has {', '.join([*chosen.only, *chosen.workload, *chosen.setting])}")
         return int(run(wanted, chosen.out, resume=chosen.resume, lock=chosen.lock) < len(wanted))
     from benchmarks.detection import report  # noqa: PLC0415 - the process that runs cases needs no pandas
 

@@ -34,6 +34,8 @@ def repeated_syncs(run: Run, found: pd.DataFrame, accumulation: int | None) -> N
         Micro-batches of an update where `run.steps` does not tell.
     """
     calls = found[found["collective"].isin(_GRADIENTS)].sort_values(["rank", "launch_us", "start_us"], kind="stable")
+    if calls.empty:
+        return np.zeros(len(found), dtype=bool)
     micro, is_cut = _micro_batch(run, calls, accumulation)
     calls = calls.assign(micro=micro, is_cut=is_cut)
     keys = ["rank", "step", "micro"]

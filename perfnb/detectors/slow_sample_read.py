@@ -51,20 +51,20 @@ def _samples(cpu: float, blocked: float, switches: str = "-") -> str:
     ),
     examples=(
         example(
-            "without workers loading waits 30 of 100 us and computes 10: the waiting is lost",
-            lost_share=0.30,
+            "without workers loading waits 30 of 100 us and computes 10: all of it is lost to waiting for samples",
+            lost_share=0.40,
             config={"num_workers": 0},
             signals=("loader",),
             steps=_STEPS,
             phases=_phases(10, 30, ranks=2),
         ),
         example(
-            "waits 4 of 100 us: under the threshold",
+            "waits 3 of 100 us and computes 1: under the threshold",
             lost_share=0.04,
             config={"num_workers": 0},
             signals=("loader",),
             steps=_STEP,
-            phases=_phases(2, 4),
+            phases=_phases(1, 3),
         ),
         example(
             "computes as long as it waits: not the reading",
@@ -76,7 +76,7 @@ def _samples(cpu: float, blocked: float, switches: str = "-") -> str:
         ),
         example(
             "computes as long as it waits, but .1 cores of that are spent on 400 MB/s of reads from storage",
-            lost_share=0.30,
+            lost_share=0.40,
             config={"num_workers": 0},
             signals=("loader",),
             steps=_STEP,
@@ -84,8 +84,8 @@ def _samples(cpu: float, blocked: float, switches: str = "-") -> str:
             host_samples="rank time_us workers read_bytes_per_s\n0 0 0 -\n0 100 0 4e8",
         ),
         example(
-            "two workers wait .8 and run .2 of the time: so much of the 50 of 100 us that training waits for them",
-            lost_share=0.40,
+            "two workers wait .8 and run .2 of the time: theirs are the 50 of 100 us that training waits for them",
+            lost_share=0.50,
             signals=("loader",),
             steps=_STEP,
             phases=_phases(0, 50),
@@ -101,7 +101,7 @@ def _samples(cpu: float, blocked: float, switches: str = "-") -> str:
         ),
         example(
             "the same with two switches per fetch of four samples: each sample is a wait",
-            lost_share=0.375,
+            lost_share=0.50,
             config={"num_workers": 2, "batch_size": 4},
             signals=("loader",),
             steps=_STEP,
@@ -129,15 +129,17 @@ def slow_sample_read(
 ) -> pd.DataFrame:
     """Time in which training waits for data while the loader waits itself: for storage, a network, a lock, a sleep.
 
-    It fires where that is longer than the loader's CPU time, and counts with it the CPU time that the measured reads from
-    storage take, at .25 ns per byte. Workers are also blocked where they have nothing to do: they have to be blocked for longer
-    than they can have been idle, or to give up their core for every second sample at least. Long pauses at the start of
-    epochs and of single samples are left to their own detectors. The evidence shows the rate of reads and how often the loader
-    gave up its core per fetch: about once per sample where each sample is a wait. It matters because more workers wait at the
-    same time, and a cache or a local copy does not wait. It cannot see what is waited for, nor the CPU time of system calls
-    other than reads from storage: that stays with the transform. What workers do is sampled ten times a second.
+    It fires where that is longer than the loader's CPU time; then the whole wait for data is its: what takes most of a sample
+    is what a person has to look at, and each cure takes the rest along. The CPU time that the measured reads from storage
+    take counts as waiting, at .25 ns per byte. Workers are also blocked where they have nothing to do: they have to be
+    blocked for longer than they can have been idle, or to give up their core for every second sample at least. Long pauses at
+    the start of epochs and of single samples are left to their own detectors. The evidence shows the rate of reads and how
+    often the loader gave up its core per fetch: about once per sample where each sample is a wait. It matters because more
+    workers wait at the same time, and a cache or a local copy does not wait. It cannot see what is waited for, nor the CPU
+    time of system calls other than reads from storage: that stays with the transform. What workers do is sampled ten times a
+    second.
     """
     causes = loader_causes(ledger, steps, config, host_samples, phases, machine)
     if causes.reason:
         raise Unmeasured(causes.reason)
-    return causes.rows[causes.rows["is_reading"]].assign(lost_us=lambda rows: rows["reading_us"])
+    return causes.rows[causes.rows["is_reading"]].assign(lost_us=lambda rows: rows["stall_us"])

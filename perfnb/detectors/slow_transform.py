@@ -51,20 +51,20 @@ def _samples(cpu: float, runqueue: float, blocked: float) -> str:
     ),
     examples=(
         example(
-            "without workers loading computes 30 of 100 us and waits 10: the computing is lost",
-            lost_share=0.30,
+            "without workers loading computes 30 of 100 us and waits 10: all of it is lost to computing",
+            lost_share=0.40,
             config={"num_workers": 0},
             signals=("loader",),
             steps=_STEPS,
             phases=_phases(30, 10, ranks=2),
         ),
         example(
-            "computes 4 of 100 us: under the threshold",
+            "computes 3 of 100 us and waits 1: under the threshold",
             lost_share=0.04,
             config={"num_workers": 0},
             signals=("loader",),
             steps=_STEP,
-            phases=_phases(4, 1),
+            phases=_phases(3, 1),
         ),
         example(
             "computes only twice as long as it waits: neither is clearly the trouble",
@@ -75,8 +75,8 @@ def _samples(cpu: float, runqueue: float, blocked: float) -> str:
             phases=_phases(20, 10),
         ),
         example(
-            "two workers compute for .6 and wait for a core for .2 of the time: 40 of the 50 us that training waits",
-            lost_share=0.40,
+            "two workers compute for .6 and wait for a core for .2 of the time: theirs are the 50 us of waiting",
+            lost_share=0.50,
             signals=("loader",),
             steps=_STEP,
             phases=_phases(0, 50),
@@ -103,7 +103,8 @@ def slow_transform(
     """Time in which training waits for data while the loader computes.
 
     It fires where the loader's CPU time, without that of its reads from storage, is more than twice as long as its waiting;
-    with workers where it is longer than that, since idle workers wait too; what they wait for a core counts with it. Long
+    with workers where it is longer than that, since idle workers wait too. Then the whole wait for data is its: what takes most
+    of a sample is what a person has to look at, and each cure takes the rest along. Long
     pauses at the start of epochs and of single samples are left to their own detectors. It matters because workers compute
     beside the training, and what a cache keeps need not be computed again. It cannot tell decoding from augmenting, nor a
     transform from system calls. What workers do is sampled ten times a second.
@@ -111,4 +112,4 @@ def slow_transform(
     causes = loader_causes(ledger, steps, config, host_samples, phases, machine)
     if causes.reason:
         raise Unmeasured(causes.reason)
-    return causes.rows[causes.rows["is_making"]].assign(lost_us=lambda rows: rows["making_us"])
+    return causes.rows[causes.rows["is_making"]].assign(lost_us=lambda rows: rows["stall_us"])

@@ -109,3 +109,24 @@ def test_every_kernel_has_one_owner_the_first_whose_rule_holds() -> None:
         owners = kernel_owners(run.host_ops, run.device_ops, run.machine, run.config)["owner"]
         assert len(owners) == int(run.device_ops["kind"].eq("compute").sum())
         assert owners.isin(OWNERS).all()
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        "rank step time_us batch_size\n0 7 0 8\n0 8 100 8",
+        "rank step time_us batch_size\n0 7 0 8\n0 8 100 16",  # two steps: no line that its error could speak against
+    ],
+)
+def test_one_batch_size_and_a_light_optimizer_do_not_tell_whether_the_batch_is_too_small(training: str) -> None:
+    run = Run(
+        steps=table_from_text("steps", "rank step start_us duration_us\n0 7 0 100\n0 8 100 100"),
+        phases=table_from_text(
+            "phases", "rank step phase wall_us\n0 7 optimizer 49\n0 7 forward 51\n0 8 optimizer 49\n0 8 forward 51"
+        ),
+        training=table_from_text("training", training),
+        signals=frozenset({"steps", "phases", "training"}),
+    )
+
+    with pytest.raises(Unmeasured, match=r"take 49 %.*record steps of two batch sizes"):
+        BY_NAME["undersized_batch"].evidence(run)
