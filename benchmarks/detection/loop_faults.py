@@ -227,10 +227,11 @@ FAULTS: Final = (
     _fault("python_logging", "device idle", ("python_overhead",), python_logging),
     _fault("frequent_save", "host", ("checkpoint_stall",), frequent_save, accepted=("outlier_steps",)),
     _fault("garbage", "host", ("garbage_collection_pauses",), garbage, accepted=("outlier_steps",)),
-    _fault("tiny_batch", "device compute", ("undersized_batch",), tiny_batch, doses=ONCE, accepted=("python_overhead",)),
+    # one batch size, and an optimizer that is light: whether the rest would pay for a larger batch stands in no table
+    _fault("tiny_batch", "device compute", ("undersized_batch",), tiny_batch, accepted=("python_overhead",), **_NOT_ON_CPU),
     _fault("small_ops", "device idle", ("launch_overhead",), small_ops, **_NOT_ON_CPU),
     _fault("double_precision", "device compute", ("full_precision_math",), double_precision, **_NOT_ON_CPU),
-    _fault("shape_churn", "device idle", ("recompilation",), shape_churn, **_NOT_ON_CPU),
+    _fault("shape_churn", "device idle", ("recompilation",), shape_churn, doses=ONCE),
     _fault("growing_list", "over time", ("growing_step_time",), growing_list, accepted=("python_overhead",)),
     _fault("random_pause", "over time", ("outlier_steps",), random_pause, doses=ONCE),
     _fault("kept_graph", "memory", ("host_memory_leak",), kept_graph, doses=ONCE, clock="memory"),

@@ -57,7 +57,7 @@ def row_of(stored: storage.Stored) -> Row:
         Found(each.detector, each.severity, each.low, each.high, each.lost_us, each.confidence, each.tier, each.unit)
         for each in told.found
     )
-    unmeasured = {each.detector: each.reason for each in (*told.unmeasured,)}
+    unmeasured = {each.detector: each.reason for each in told.unmeasured} | {each.detector: each.sentence for each in told.hints}
     return Row(
         stored.case,
         stored.measured.truths,
