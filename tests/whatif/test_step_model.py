@@ -27,6 +27,10 @@ CONFIG: dict[str, Any] = {
     "balance_batches": False,
     "torch_num_threads": 1,
     "pin_memory": False,
+    "gc_freeze": False,
+    "compile_dynamic": None,
+    "checkpoint_every_n_steps": 2,
+    "async_checkpoint": False,
 }
 
 Phases = Mapping[str, tuple[float, ...]]
@@ -209,6 +213,11 @@ VALUES: Mapping[str, Any] = {
     "cache_samples": "memory",
     "log_every_n_steps": 50,
     "balance_batches": True,
+    "torch_num_threads": 2,
+    "gc_freeze": True,
+    "compile_dynamic": True,
+    "checkpoint_every_n_steps": 20,
+    "async_checkpoint": True,
 }
 
 
@@ -263,8 +272,20 @@ def test_a_track_record_moves_the_interval_and_names_itself() -> None:
     answer = predicted(predict(recorded(WAITING), {"num_workers": 2}, CONFIG, calibration=Calibration(pairs)))
 
     assert answer.basis.startswith("calibrated on 10 pairs")
-    assert answer.low == pytest.approx(40 * MS * math.exp(-0.2))
-    assert answer.high == pytest.approx(40 * MS * math.exp(7 * math.hypot(0.1, math.log(42 / 40))))
+    # the half-widths below and above, by their mean
+    width = (0.1 + math.hypot(0.1, math.log(42 / 40))) / 2
+    assert answer.low == pytest.approx(40 * MS * math.exp(-2 * width))
+    assert answer.high == pytest.approx(40 * MS * math.exp(7 * width))
+    assert answer.simulated is None
+
+
+def test_thirty_pairs_move_the_value_and_what_the_models_gave_is_kept() -> None:
+    pairs = tuple(Pair("loader_queue 1", "num_workers", f"job {number % 6}", 1, 1.0) for number in range(30))
+
+    answer = predicted(predict(recorded(WAITING), {"num_workers": 2}, CONFIG, calibration=Calibration(pairs)))
+
+    assert answer.simulated == pytest.approx(40 * MS)
+    assert answer.after == pytest.approx(40 * MS * math.exp(answer.spread))
 
 
 def test_workers_that_hardly_wait_are_not_the_limit() -> None:

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from perfnb.whatif.uncertainty import Calibration, Pair, draw_rows, draws_half_width, spread
 
@@ -44,7 +46,51 @@ def test_pairs_of_one_job_count_five_times_at_most() -> None:
 def test_pairs_of_another_knob_serve_where_there_are_none_of_this() -> None:
     found = record(12, knob="prefetch_factor").interval(1.0, 0.1, 0.1, model="loader_queue", knob="num_workers")
 
-    assert found.basis == "calibrated on 12 pairs (3 workloads; loader_queue)"
+    assert found.basis == "calibrated on 12 pairs (3 workloads, 0 here; loader_queue, all knobs)"
+
+
+def test_the_users_own_pairs_are_named() -> None:
+    pairs = tuple(Pair("m", "k", f"job {number % 3}", number, 0.0, is_own=number < 4) for number in range(10))
+
+    found = Calibration(pairs).interval(1.0, 0.1, 0.1, model="m", knob="k")
+
+    assert found.basis == "calibrated on 10 pairs (3 workloads, 4 here; m, k)"
+
+
+def test_ten_pairs_of_two_workloads_are_too_few() -> None:
+    assert record(10, workloads=2).interval(1.0, 0.1, 0.1, model="loader_queue", knob="num_workers").basis == "prior"
+
+
+def test_pairs_of_another_model_never_serve() -> None:
+    assert record(30, workloads=6).interval(1.0, 0.1, 0.1, model="trace_replay", knob="num_workers").basis == "prior"
+
+
+def test_a_bias_puts_the_interval_beside_the_value() -> None:
+    found = record(10, first=2.0).interval(100.0, 0.1, 0.1, model="loader_queue", knob="num_workers")
+
+    assert (found.after, found.low, found.high) == pytest.approx((100.0, 100 * math.exp(0.2), 100 * math.exp(1.1)))
+
+
+@settings(max_examples=25)
+@given(st.integers(10, 60), st.sampled_from(["normal", "lognormal", "cauchy", "biased"]), st.integers(0, 2**32 - 1))
+def test_exchangeable_ratios_are_covered_in_four_fifths_of_cases(count: int, kind: str, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    draw = {
+        "normal": random.standard_normal,
+        "lognormal": lambda size: random.lognormal(size=size),
+        "cauchy": random.standard_cauchy,
+        "biased": lambda size: 3.0 + random.standard_normal(size),
+    }[kind]
+    rounds = 300
+    ratios = np.clip(draw((rounds, count + 1)), -50.0, 50.0)
+    held = 0
+    for row in ratios:
+        pairs = tuple(Pair("m", "k", f"job {number // 4}", 1, float(ratio)) for number, ratio in enumerate(row[:-1]))
+        found = Calibration(pairs).interval(1.0, 0.1, 0.1, model="m", knob="k")
+        held += found.low <= math.exp(0.1 * row[-1]) <= found.high
+
+    # each side misses at most a tenth: 80 % at the least, less four standard errors of 300 trials
+    assert held / rounds >= 0.8 - 4 * math.sqrt(0.8 * 0.2 / rounds)
 
 
 def test_from_thirty_pairs_on_the_middle_moves_too() -> None:
