@@ -11,8 +11,9 @@ from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from perfnb.apply import apply, undo
+    from perfnb.apply import apply, preview, undo
     from perfnb.charts import accuracy_chart, breakdown_chart, findings_chart, impact_chart, step_timeline_chart
+    from perfnb.config.as_config import as_config
     from perfnb.device_time import device_breakdown
     from perfnb.diagnose import diagnose
     from perfnb.findings import Diagnosis, Finding, NotMeasured
@@ -58,6 +59,7 @@ __all__ = [
     "accuracy",
     "accuracy_chart",
     "apply",
+    "as_config",
     "bottleneck_panel",
     "breakdown_chart",
     "critical_path",
@@ -72,6 +74,7 @@ __all__ = [
     "open_in_perfetto",
     "plan",
     "predict",
+    "preview",
     "read_memory_snapshot",
     "read_metrics",
     "read_run",
@@ -107,6 +110,7 @@ _PLACES: Final = MappingProxyType(
         "accuracy": "perfnb.outcomes.accuracy",
         "accuracy_chart": "perfnb.charts",
         "apply": "perfnb.apply",
+        "as_config": "perfnb.config.as_config",
         "bottleneck_panel": "perfnb.panels",
         "breakdown_chart": "perfnb.charts",
         "critical_path": "perfnb.whatif.critical_path",
@@ -121,6 +125,7 @@ _PLACES: Final = MappingProxyType(
         "open_in_perfetto": "perfnb.perfetto",
         "plan": "perfnb.suggest",
         "predict": "perfnb.whatif.step_model",
+        "preview": "perfnb.apply",
         "read_memory_snapshot": "perfnb.read.memory_snapshot",
         "read_metrics": "perfnb.read.metrics",
         "read_run": "perfnb.read.run_folder",

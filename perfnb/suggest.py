@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perfnb.catalogue import fixes
+from perfnb.config.as_config import as_config
 from perfnb.config.mapping import value_of
 from perfnb.diagnose import diagnose, mean_parts
 from perfnb.findings import Diagnosis
@@ -35,7 +36,7 @@ def suggest(
     run
         The run.
     config
-        The training's config, a mapping with canonical knob names; the run's own by default.
+        The training's config, any home of one as in `perfnb.as_config`; the run's own by default.
     diagnosis
         `diagnose(run)`, if it was made already.
     calibration
@@ -52,7 +53,7 @@ def suggest(
     >>> perfnb.suggest(perfnb.read_trace("data/samples/healthy"), {"num_workers": 0})
     ()
     """
-    config = run.config if config is None else config
+    config = run.config if config is None else as_config(config)
     diagnosis = diagnosis or diagnose(run)
     calibration = own_calibration() if calibration is None else calibration
     made = [
@@ -67,7 +68,7 @@ def not_applicable(
     run: Run, config: Mapping[str, Any] | None = None, diagnosis: Diagnosis | None = None
 ) -> tuple[NotApplicable, ...]:
     """Fixes that would answer a finding of this run, but do not apply to the config, and why."""
-    config = run.config if config is None else config
+    config = run.config if config is None else as_config(config)
     answers = _proposals(run, config, diagnosis or diagnose(run))
     return tuple(answer for _, answer in answers if isinstance(answer, NotApplicable))
 
@@ -88,7 +89,7 @@ def plan(
     run
         The run.
     config
-        The training's config; the run's own by default.
+        The training's config, as in `suggest`; the run's own by default.
     suggestions
         `suggest(run, config)` by default.
     calibration
@@ -99,7 +100,7 @@ def plan(
     tuple of PlanStep
         In the order in which to apply them.
     """
-    config = run.config if config is None else config
+    config = run.config if config is None else as_config(config)
     calibration = own_calibration() if calibration is None else calibration
     given = suggest(run, config, calibration=calibration) if suggestions is None else suggestions
     return order(run, given, config, calibration=calibration)
