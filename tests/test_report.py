@@ -74,7 +74,26 @@ def suggestion(name: str = "raise_num_workers", prediction: Prediction | Unknown
 
 def outcome(name: str = "num_workers") -> Outcome:
     predicted = Prediction("step_us", 71_000, 38_000, 31_000, 47_000, "prior")
-    return Outcome((Change(name, 0, 4),), predicted, "step_us", 71_000, 40_000, 39_000, 41_000, 30, 30, True, True, "", "")  # noqa: FBT003 - fields
+    return Outcome(
+        changes=(Change(name, 0, 4),),
+        prediction=predicted,
+        metric="step_us",
+        before=71_000,
+        after=40_000,
+        after_low=39_000,
+        after_high=41_000,
+        speedup_low=71 / 41,
+        speedup_high=71 / 39,
+        steps_before=30,
+        steps_after=30,
+        paired=False,
+        pressure_before=None,
+        pressure_after=None,
+        inside=True,
+        sign_ok=True,
+        void="",
+        caution="",
+    )
 
 
 class _Tags(HTMLParser):
