@@ -104,6 +104,7 @@ def checkpoint_stall(steps: pd.DataFrame, ledger: pd.DataFrame, phases: pd.DataF
     other = other.assign(other_us=own).groupby(["rank", "step"], as_index=False)[["other_us", "blocked_us"]].sum()
     used = steps.merge(ledger[["rank", "step"]].drop_duplicates(), on=["rank", "step"])
     used = used.merge(other, how="left", on=["rank", "step"]).fillna({"other_us": 0.0, "blocked_us": 0.0})
+    used = used.merge(_own_us(ledger), on=["rank", "step"])
     written = rate_in_steps(used, host_samples, "write_bytes_per_s")
     if np.isnan(written).all():
         message = "what the process wrote is not known: it is sampled once a second, on Linux"
@@ -118,12 +119,18 @@ def checkpoint_stall(steps: pd.DataFrame, ledger: pd.DataFrame, phases: pd.DataF
     return found[["rank", "step", "lost_us", "other_us", "written_bytes_per_s"]]
 
 
+def _own_us(ledger: pd.DataFrame) -> pd.DataFrame:
+    """Time of each step without waiting for a core: others that take the cores make no step a save."""
+    own = ledger[~ledger["part"].str.endswith(".runqueue")]
+    return own.groupby(["rank", "step"])["time_us"].sum().rename("own_us").reset_index()
+
+
 def _is_saving(used: pd.DataFrame) -> pd.Series:
     """Steps that save: those with more `other` than the tenth with the least; all of a rank, where even those wait for disk."""
     ranks = used["rank"]
     least = used.groupby("rank")["other_us"].transform(lambda each: each.quantile(0.1))
-    is_large = used["other_us"].ge(least + _LEAST_SHARE * used["duration_us"])
-    plain = used[~is_large].groupby("rank")[["other_us", "blocked_us", "duration_us"]].sum()
-    is_long = plain["other_us"].ge(_LEAST_SHARE * plain["duration_us"])
+    is_large = used["other_us"].ge(least + _LEAST_SHARE * used["own_us"])
+    plain = used[~is_large].groupby("rank")[["other_us", "blocked_us", "own_us"]].sum()
+    is_long = plain["other_us"].ge(_LEAST_SHARE * plain["own_us"])
     all_save = is_long & plain["blocked_us"].ge(_WAITS_FROM * plain["other_us"])
     return is_large | ranks.map(all_save).fillna(value=False).astype(bool)
