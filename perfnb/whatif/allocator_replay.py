@@ -172,7 +172,7 @@ class AllocatorPrediction:
     after_reserved_bytes
         That plus what the change makes in the replay.
     before_required_bytes, after_required_bytes
-        Smallest capacity that completes.
+        Smallest capacity that completes; None where it was not asked for, as each takes a dozen replays.
     before, after
         The two replays.
     unvalidated
@@ -181,8 +181,8 @@ class AllocatorPrediction:
 
     before_reserved_bytes: int
     after_reserved_bytes: int
-    before_required_bytes: int
-    after_required_bytes: int
+    before_required_bytes: int | None
+    after_required_bytes: int | None
     before: Replay
     after: Replay
     unvalidated: tuple[str, ...]
@@ -194,7 +194,13 @@ class AllocatorPrediction:
 
 
 def predict_allocator(
-    run: Run, changes: Mapping[str, Any], rank: int = 0, device: int = 0, capacity_bytes: int | None = None
+    run: Run,
+    changes: Mapping[str, Any],
+    rank: int = 0,
+    device: int = 0,
+    capacity_bytes: int | None = None,
+    *,
+    with_required: bool = False,
 ) -> AllocatorPrediction | Unknown:
     """Memory if the allocator had other settings.
 
@@ -209,6 +215,8 @@ def predict_allocator(
         Whose memory.
     capacity_bytes
         Memory of the device; needed for memory_fraction, without which garbage_collection_threshold has no effect.
+    with_required
+        Whether to find the smallest capacity that completes as well, before and after.
     """
     unknown = [knob for knob in changes if knob not in KNOBS and knob != "memory_fraction"]
     if unknown:
@@ -228,11 +236,11 @@ def predict_allocator(
     return AllocatorPrediction(
         recorded,
         recorded + changed.peak_reserved_bytes - plain.peak_reserved_bytes,
-        smallest_capacity(events),
-        smallest_capacity(events, after),
+        smallest_capacity(events) if with_required else None,
+        smallest_capacity(events, after) if with_required else None,
         plain,
         changed,
-        tuple(sorted({_RULE_OF_KNOB.get(knob, knob) for knob in changes} | {"no_room"})),
+        tuple(sorted({_RULE_OF_KNOB.get(knob, knob) for knob in changes} | ({"no_room"} if with_required else set()))),
     )
 
 
@@ -249,16 +257,17 @@ def compare_settings(
     """
     rows = []
     for name, changes in settings.items():
-        found = predict_allocator(run, changes, rank, device, capacity_bytes)
+        found = predict_allocator(run, changes, rank, device, capacity_bytes, with_required=True)
         if isinstance(found, Unknown):
             return found
+        required = found.before_required_bytes or 0, found.after_required_bytes or 0
         rows.append(
             {
                 "setting": name,
                 "reserved_bytes": found.after_reserved_bytes,
                 "reserved_change_bytes": found.after_reserved_bytes - found.before_reserved_bytes,
-                "required_bytes": found.after_required_bytes,
-                "required_change_bytes": found.after_required_bytes - found.before_required_bytes,
+                "required_bytes": required[1],
+                "required_change_bytes": required[1] - required[0],
                 "retries": found.after.retries,
                 "device_allocs": found.after.device_allocs,
                 "completed": found.after.out_of_room is None,

@@ -249,10 +249,7 @@ class CachingAllocator:
             return None
         block = pool.free[pool.order[place][1]]
         if block.space is not None:
-            chosen = self._expandable.chosen(pool, place)
-            if chosen is None:
-                return None
-            block = chosen
+            block = self._expandable.chosen(pool, place)
         most = self.settings.max_split_bytes
         if most is not None:
             if size < most <= block.size:

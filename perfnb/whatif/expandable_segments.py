@@ -19,21 +19,15 @@ class ExpandableSegments:
     def __init__(self, allocator: CachingAllocator) -> None:
         self._allocator = allocator
 
-    def chosen(self, pool: Pool, place: int) -> Block | None:
+    @staticmethod
+    def chosen(pool: Pool, place: int) -> Block:
         """The free block to hand out, from the first that is large enough on.
 
         A free block that memory could be added to counts as large as it could become, so a later one may fit better.
         """
         order, free = pool.order, pool.free
         block = free[order[place][1]]
-        if not self._allocator.settings.expandable_segments:  # switched off after some had been made: those are not used
-            while block.space is not None:
-                place += 1
-                if place == len(order):
-                    return None
-                block = free[order[place][1]]
-            return block
-        while block.space is not None and place + 1 < len(order):
+        while place + 1 < len(order):
             following = free[order[place + 1][1]]
             if _reach(following) >= _reach(block):
                 break

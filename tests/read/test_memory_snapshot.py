@@ -82,6 +82,16 @@ def read(folder: Path, plain: Any, **options: Any) -> Run:
     return perfnb.read_memory_snapshot(path, **options)
 
 
+def _changed(**values: Any) -> dict[str, Any]:
+    return snapshot() | values
+
+
+def _segment(**values: Any) -> dict[str, Any]:
+    plain = snapshot()
+    plain["segments"][0] |= values
+    return plain
+
+
 def test_rows_hold_the_state_before_the_first_event_and_then_every_event(tmp_path: Path) -> None:
     rows = read(tmp_path, snapshot(), rank=3).allocations
 
@@ -181,6 +191,51 @@ def test_events_that_contradict_the_end_leave_totals_unknown(tmp_path: Path) -> 
     assert run.allocations["action"].tolist() == ["free_requested", "free_completed", "alloc"]
 
 
+@pytest.mark.parametrize(
+    "impossible",
+    [
+        event("alloc", BASE + 4096, 10, 1),  # nothing is there at the end
+        event("free_requested", BASE, 600, 1),  # it is still in use
+        event("free_completed", BASE, 600, 1),
+        event("segment_alloc", BASE, 20 * MIB, 1),  # the segment has another size
+        event("segment_free", BASE, 2 * MIB, 1),  # it is still there
+        event("segment_map", BASE - 1, 512, 1),  # nothing is mapped there
+    ],
+)
+def test_each_event_that_cannot_have_been_last_is_named(tmp_path: Path, impossible: dict[str, Any]) -> None:
+    run = read(tmp_path, _changed(device_traces=[[impossible]]))
+
+    assert f"event 0 ({impossible['action']} at" in run.missing["memory_start_state"]
+
+
+def test_blocks_that_no_rule_explains_are_counted(tmp_path: Path) -> None:
+    # a block of another size than its request: as of an allocator that rounds otherwise than its settings say
+    plain = snapshot()
+    plain["segments"][0]["blocks"] = [
+        {"address": BASE, "size": 4096, "requested_size": 600, "state": "active_allocated"},
+        {"address": BASE + 4096, "size": 2 * MIB - 4096, "requested_size": 10, "state": "active_allocated"},
+    ]
+    plain["device_traces"] = [[event("alloc", BASE, 600, 1), event("alloc", BASE + 4096, 10, 2)]]
+
+    run = read(tmp_path, plain)
+
+    assert run.notes == ("device 0: 1 events have no block where the rules put one: theirs are requests, rounded",)
+    assert run.allocations["bytes"].tolist() == [2 * MIB, 1024, 512]
+
+
+def test_settings_are_also_read_from_their_text(tmp_path: Path) -> None:
+    text = (
+        "roundup_power2_divisions:[64:8,128:2,256:4,512:2,1024:4,>:1],max_non_split_rounding_mb:30,expandable_segments:True,x:y"
+    )
+    plain = _changed(allocator_settings={"PYTORCH_CUDA_ALLOC_CONF": text})
+
+    config = read(tmp_path, plain).config
+
+    # as torch reads it (c10/core/AllocatorConfig.h): 1 to 64 MiB in eighths, above 1 GiB not at all
+    assert config["roundup_power2_divisions"] == [8] * 7 + [2, 4, 2, 4, 1, 1, 1, 1, 1]
+    assert (config["max_non_split_rounding_mb"], config["expandable_segments"]) == (30, True)
+
+
 def test_an_out_of_memory_event_is_explained(tmp_path: Path) -> None:
     plain = snapshot()
     failed = {"action": "oom", "device_free": 3 * MIB, "size": 40 * MIB, "stream": 0, "time_us": 6_000}
@@ -254,16 +309,6 @@ def test_nothing_in_a_pickle_runs(tmp_path: Path) -> None:
         read(tmp_path, snapshot() | {"external_annotations": [Runs()]})
 
     assert not (tmp_path / "made").exists()
-
-
-def _changed(**values: Any) -> dict[str, Any]:
-    return snapshot() | values
-
-
-def _segment(**values: Any) -> dict[str, Any]:
-    plain = snapshot()
-    plain["segments"][0] |= values
-    return plain
 
 
 @pytest.mark.parametrize(

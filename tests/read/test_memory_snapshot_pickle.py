@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfnb.errors import UnsafePickle
-from perfnb.read.memory_snapshot.plain_pickle import Limits, load_plain
+from perfnb.read.memory_snapshot.plain_pickle import Limits, _Locked, load_plain
 
 PLAIN = st.recursive(
     st.one_of(
@@ -255,3 +255,9 @@ def test_damaged_snapshots_end_in_plain_data_or_in_a_refusal() -> None:
     assert outcome.failures == []
     assert outcome.read > 0
     assert outcome.refused > 100
+
+
+def test_the_unpickler_behind_the_scan_names_no_class_either() -> None:
+    for data in (b"cos\nsystem\n.", b"\x80\x04NQ."):
+        with pytest.raises(pickle.UnpicklingError):
+            _Locked(io.BytesIO(data)).load()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -157,6 +158,45 @@ def test_a_recording_by_other_rules_says_where_it_diverges(tmp_path: Path) -> No
     assert (replay.matched, replay.allocations) == (1, 2)
 
 
+REUSING = [("malloc", 30 * MIB, 0), ("free", 0, 0), ("malloc", 10 * MIB, 0)]  # 10 MiB of the free 30
+
+
+@pytest.mark.parametrize(
+    ("changed", "steps", "says"),
+    [
+        ({"expandable_segments": True}, REUSING, "another new segment is predicted"),  # a range of 40 MiB
+        ({"max_split_size_mb": 24}, REUSING, "a new segment is predicted, a cached block was recorded"),
+        ({"large_segment_size_mb": 40}, [("malloc", 5 * MIB, 0)] * 2, "another new segment is predicted"),
+        ({"large_segment_size_mb": 10}, [("malloc", 9 * MIB, 0)] * 2, "another new segment is predicted"),
+    ],
+)
+def test_other_settings_than_the_recorded_ones_diverge(
+    tmp_path: Path, changed: dict[str, Any], steps: list[tuple[str, int, int]], says: str
+) -> None:
+    run = read(recorded("default", steps), tmp_path)
+
+    replay = replay_recorded(replace(run, config={**run.config, **changed}))
+
+    assert not isinstance(replay, Unknown)
+    assert replay.divergence is not None
+    assert replay.divergence.what == says
+    assert not replay.is_exact
+
+
+def test_an_expandable_segment_with_a_hole_is_seeded_with_it(tmp_path: Path) -> None:
+    steps = [("malloc", 30 * MIB, 0)] * 3 + [("free", 1, 0), ("empty", 0, 0)]
+    allocator = recorded("expandable", steps)
+    first = len(allocator.events)
+    allocator.malloc("later", 12 * MIB)  # the hole from 40 to 60 MiB is mapped again, behind 10 MiB that are free
+
+    run = read(allocator, tmp_path, first)
+    replay = replay_recorded(run)
+
+    assert run.allocations["action"].tolist()[-2:] == ["segment_map", "alloc"]
+    assert not isinstance(replay, Unknown)
+    assert (replay.matched, replay.matched_segments, replay.divergence) == (1, 1, None)
+
+
 # Less memory
 
 
@@ -214,6 +254,14 @@ def test_shares_at_the_allocated_peak_sum_to_one(tmp_path: Path) -> None:
     assert replay.rounding_share == 0
 
 
+def test_memory_that_another_stream_uses_is_held_until_it_is_done(tmp_path: Path) -> None:
+    late = events_of([("malloc", 20 * MIB, 0), ("request", 0, 0), ("malloc", 20 * MIB, 0), ("complete", 0, 0)], tmp_path)
+    soon = events_of([("malloc", 20 * MIB, 0), ("free", 0, 0), ("malloc", 20 * MIB, 0)], tmp_path)
+
+    assert replay_events(late).peak_reserved_bytes == 40 * MIB
+    assert replay_events(soon).peak_reserved_bytes == 20 * MIB
+
+
 def test_a_request_that_failed_counts_for_what_is_required(tmp_path: Path) -> None:
     allocator = recorded("default", [("malloc", 20 * MIB, 0), ("malloc", 90 * MIB, 0)], capacity=100 * MIB)
     run = read(allocator, tmp_path)
@@ -246,8 +294,9 @@ def test_a_change_of_settings_is_predicted_as_a_difference_of_two_replays(tmp_pa
         found.after.peak_reserved_bytes - found.before.peak_reserved_bytes
     )
     assert found.after_reserved_bytes < found.before_reserved_bytes
-    assert found.unvalidated == ("expandable_segments", "no_room")
+    assert found.unvalidated == ("expandable_segments",)
     assert not found.is_validated
+    assert found.after_required_bytes is None
 
 
 def test_settings_are_compared_in_one_table(tmp_path: Path) -> None:

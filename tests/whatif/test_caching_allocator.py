@@ -369,6 +369,17 @@ def test_without_room_an_oversize_block_that_is_enough_is_given_back_first() -> 
     assert (allocator.retries, allocator.reserved_bytes) == (0, 70 * MIB)
 
 
+def test_without_one_that_is_enough_the_largest_oversize_blocks_are_given_back_until_it_is() -> None:
+    allocator = allocator_of(capacity=95 * MIB, max_split_bytes=30 * MIB)
+    for key, size in (("a", 40 * MIB), ("b", 50 * MIB)):
+        allocator.malloc(key, size)
+    allocator.free("a")
+    allocator.free("b")
+
+    assert allocator.malloc("c", 60 * MIB) == THIRD
+    assert (allocator.retries, allocator.device_frees, allocator.reserved_bytes) == (0, 2, 60 * MIB)
+
+
 def test_segments_that_were_free_for_longest_are_collected_above_the_threshold() -> None:
     allocator = allocator_of(allowed=100 * MIB, garbage_collection_threshold=0.5)
     for key in "abc":

@@ -132,13 +132,6 @@ class _Timed(io.RawIOBase):
         start, self._position = self._position, self._position + size
         return self._data[start : self._position]
 
-    def readinto(self, buffer: Any, /) -> int:
-        """Next bytes, into a buffer."""
-        view = memoryview(buffer)
-        found = self.read(len(view))
-        view[: len(found)] = found
-        return len(found)
-
     def readline(self, _size: int | None = -1, /) -> bytes:
         """Nothing: only instructions that are refused ask for lines."""
         return b""
