@@ -19,6 +19,7 @@ import perfnb
 from benchmarks.gpu.stages.memory import frameless
 from perfnb.analyses.memory_timeline import memory_peaks, memory_timeline
 from perfnb.errors import PerfnbError, SnapshotFormatError, UnsafePickle
+from perfnb.read.memory_snapshot.frames import Stacks
 from perfnb.read.memory_snapshot.plain_pickle import Limits
 from perfnb.run import Run
 
@@ -265,7 +266,7 @@ def test_unknown_actions_are_counted_and_private_pools_are_named(tmp_path: Path)
 
     run = read(tmp_path, plain)
 
-    assert run.notes == ("left out what is not known: action user_defined (1), action 7 (1)",)
+    assert run.notes == ("left out what is not known or too much: action user_defined (1), action 7 (1)",)
     assert run.allocations["pool"].iloc[-1] == "private:0.4"
 
 
@@ -395,6 +396,17 @@ def test_long_names_shared_by_many_frames_do_not_grow(tmp_path: Path) -> None:
 
     assert len(stack) < 64 * 410
     assert stack.count(";") == 63
+
+
+def test_more_text_of_stacks_than_the_limit_is_left_out() -> None:
+    stacks = Stacks(most_characters=20)
+    frame = {"name": "f", "filename": "a.py", "line": 1}
+
+    first, again, other = stacks.text([frame]), stacks.text([dict(frame)]), stacks.text([frame, frame, frame])
+
+    assert (first, other) == ("a.py:1:f", None)
+    assert again is first
+    assert stacks.left_out == 1
 
 
 ODD = st.sampled_from(

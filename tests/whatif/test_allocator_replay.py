@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from perfnb.errors import ConfigError
 from perfnb.prediction import Unknown
 from perfnb.read.memory_snapshot import read_memory_snapshot
 from perfnb.read.memory_snapshot.allocator_settings import AllocatorSettings
@@ -330,6 +331,12 @@ def test_what_cannot_be_predicted_says_why(tmp_path: Path, changes: dict[str, An
 
     assert isinstance(found, Unknown)
     assert says in found.reason
+
+
+@pytest.mark.parametrize("changes", [{"max_split_size_mb": "many"}, {"garbage_collection_threshold": [1]}])
+def test_a_value_that_the_allocator_cannot_have_is_named(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(changes))} of the allocator cannot be"):
+        predict_allocator(growing(tmp_path), changes)
 
 
 def test_a_trace_of_the_profiler_is_not_enough() -> None:

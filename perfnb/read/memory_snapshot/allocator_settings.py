@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from perfnb.config.mapping import has_knob, value_of
+from perfnb.errors import ConfigError
 
 MIB: Final = 1 << 20
 # torch 2.13, c10/core/AllocatorConfig.h
@@ -92,6 +93,11 @@ class AllocatorSettings:
     def with_knobs(self, knobs: Mapping[str, Any]) -> AllocatorSettings:
         """Settings with those knobs of a config changed: expandable_segments, max_split_size_mb, roundup_power2_divisions, ...
 
+        Raises
+        ------
+        ConfigError
+            If a knob has a value that the allocator cannot have.
+
         Examples
         --------
         >>> AllocatorSettings().with_knobs({"max_split_size_mb": 128}).max_split_bytes
@@ -100,7 +106,12 @@ class AllocatorSettings:
         changed: dict[str, Any] = {}
         for knob in KNOBS:
             if has_knob(knobs, knob):
-                changed |= _field(knob, value_of(knobs, knob))
+                value = value_of(knobs, knob)
+                try:
+                    changed |= _field(knob, value)
+                except (ValueError, TypeError, OverflowError) as error:
+                    message = f"{knob} of the allocator cannot be {value!r}: {error}"
+                    raise ConfigError(message) from None
         return replace(self, **changed)
 
     @property

@@ -9,6 +9,9 @@ _MOST_FRAMES: Final = 64
 _MOST_CHARACTERS: Final = 200
 """Of a frame's file or name; file names keep their end."""
 
+MOST_TEXT: Final = 200_000_000
+"""Characters of all stacks that differ; a training has some hundred stacks, and a small file could ask for gigabytes."""
+
 _UNWINDING: Final = ("torch::unwind::unwind", "torch::CapturedTraceback::gather", "gather_with_cpp")
 """Frames of the recorder itself."""
 
@@ -16,7 +19,10 @@ _UNWINDING: Final = ("torch::unwind::unwind", "torch::CapturedTraceback::gather"
 class Stacks:
     """Texts of lists of frames; each list is written once, however many events share it."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_characters: int = MOST_TEXT) -> None:
+        self.left_out = 0
+        self._left = most_characters
+        self._unique: dict[str, str] = {}
         self._texts: dict[int, tuple[Any, str | None]] = {}  # the list is kept, so that its id stays its own
         self._frames: dict[int, tuple[Any, str | None]] = {}
 
@@ -33,9 +39,19 @@ class Stacks:
                     parts.append(part)
                     if len(parts) == _MOST_FRAMES:
                         break
-            found = (frames, ";".join(parts) or None)
+            found = (frames, self._kept(";".join(parts)))
             self._texts[id(frames)] = found
         return found[1]
+
+    def _kept(self, text: str) -> str | None:
+        """The text, once for all lists that read the same; None once there are too many."""
+        if text not in self._unique:
+            if len(text) > self._left:
+                self.left_out += 1
+                return None
+            self._left -= len(text)
+            self._unique[text] = text
+        return self._unique[text] or None
 
     def _frame(self, frame: Any) -> str | None:
         found = self._frames.get(id(frame))

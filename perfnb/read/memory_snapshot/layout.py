@@ -127,6 +127,8 @@ def layout_of(plain: Any, name: str) -> Layout:
     if sum(map(len, traces)) > MOST_ROWS:
         _wrong(name, f"has more than {MOST_ROWS:,} events, the limit")
     events = {device: _events(trace, name, stacks, unknown) for device, trace in enumerate(traces) if len(trace)}
+    if stacks.left_out:
+        unknown["stacks over the limit"] = stacks.left_out
     settings = plain.get("allocator_settings")
     return Layout(segments, events, settings if isinstance(settings, dict) else {}, unknown)
 

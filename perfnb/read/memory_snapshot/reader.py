@@ -114,7 +114,7 @@ def _notes(layout: Layout, parts: dict[int, DeviceRows]) -> list[str]:
         notes += _out_of_memory_notes(device, part.frame, layout.events.get(device, _NO_EVENTS))
     if layout.unknown:
         named = ", ".join(f"{name} ({count:,})" for name, count in list(layout.unknown.items())[:_MOST_NAMED])
-        notes.append(f"left out what is not known: {named}")
+        notes.append(f"left out what is not known or too much: {named}")
     return notes
 
 
