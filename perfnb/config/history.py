@@ -67,7 +67,8 @@ def differences(one: Any, other: Any, depth: int = 0) -> dict[Path, Any]:
     here, there = children(one), children(other)
     if one is other:
         return {}
-    if here is None or there is None or type(one) is not type(other) or depth > DEEPEST:
+    alike = type(one) is type(other) or (isinstance(one, Mapping) and isinstance(other, Mapping))
+    if here is None or there is None or not alike or depth > DEEPEST:
         return {} if same(one, other) else {(): other}
     found: dict[Path, Any] = {}
     for name in dict.fromkeys([*here, *there]):

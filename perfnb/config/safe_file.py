@@ -27,6 +27,7 @@ MOST_BACKUPS: Final = 20
 _PATIENCE_S: Final = 2.0
 _BETWEEN_TRIES_S: Final = 0.02
 _DIGITS: Final = 16
+_LEFT_AFTER_S: Final = 3600.0
 _NO_LOCKS_HERE: Final = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EISDIR)
 
 
@@ -112,7 +113,7 @@ def replace_bytes(path: Path, expected: bytes, new: bytes) -> Path:
         except BaseException:
             backup.unlink(missing_ok=True)
             raise
-        for old in backups[: max(0, len(backups) + 1 - MOST_BACKUPS)]:
+        for old in (*backups[: max(0, len(backups) + 1 - MOST_BACKUPS)], *_left_lying(real.parent)):
             old.unlink(missing_ok=True)
     return backup
 
@@ -155,6 +156,13 @@ def backups_of(path: Path) -> list[Path]:
     """Backups beside a file, the oldest first."""
     pattern = re.compile(re.escape(path.name) + rf"\.perfnb-\d{{4,}}-[0-9a-f]{{{_DIGITS}}}\.bak")
     return sorted((each for each in path.parent.iterdir() if pattern.fullmatch(each.name)), key=_number)
+
+
+def _left_lying(folder: Path) -> list[Path]:
+    """Neighbours that a process wrote and was killed before it could rename them."""
+    pattern = re.compile(r"\.perfnb-[a-z0-9_]{8}\.tmp")
+    oldest = time.time() - _LEFT_AFTER_S
+    return [each for each in folder.iterdir() if pattern.fullmatch(each.name) and each.lstat().st_mtime < oldest]
 
 
 def _backup_under(real: Path, path: Path, now: bytes) -> tuple[Path, bytes]:

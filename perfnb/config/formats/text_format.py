@@ -35,16 +35,19 @@ class Splice:
 
 
 def spliced(text: str, splices: list[Splice]) -> str:
-    """The text with pieces replaced.
+    """The text with pieces replaced; of several at one place the first one comes first.
 
     Examples
     --------
     >>> spliced("a: 1, b: 2", [Splice(9, 10, "3"), Splice(3, 4, "0")])
     'a: 0, b: 3'
     """
-    for splice in sorted(splices, key=lambda each: each.start, reverse=True):
-        text = text[: splice.start] + splice.text + text[splice.end :]
-    return text
+    pieces: list[str] = []
+    done = 0
+    for splice in sorted(splices, key=lambda each: each.start):
+        pieces += (text[done : splice.start], splice.text)
+        done = splice.end
+    return "".join((*pieces, text[done:]))
 
 
 def newline_of(text: str) -> str:

@@ -14,6 +14,7 @@ from perfnb.safe_text import clean
 
 _AFTER_VALUE: Final = re.compile(r"[ \t]*(?:[ \t]#[^\n]*?)?(?=\r?\n|\Z)")
 _LONGEST: Final = 300
+_MOST_VALUES: Final = 200_000
 
 
 class YamlText:
@@ -57,26 +58,38 @@ def _root(text: str) -> Any:
         held = "nothing" if root is None else f"a {root.id}"
         message = f"holds {held}: a config is a mapping of knobs and their values"
         raise ConfigError(message)
+    _weigh(root, {}, 0)
     return root
 
 
-def _plain(node: Any, depth: int = 0) -> Any:
+def _weigh(node: Any, known: dict[int, int], depth: int) -> int:
+    """Values below a node with its aliases written out, which a few lines can make more than any memory holds."""
     if depth > DEEPEST:
         message = f"is nested more than {DEEPEST} levels deep, or refers to itself"
         raise ConfigError(message)
+    if id(node) not in known:
+        inner = [] if node.id == "scalar" else [each for pair in node.value for each in (pair if node.id == "mapping" else (pair,))]
+        known[id(node)] = 1 + sum(_weigh(each, known, depth + 1) for each in inner)
+    if known[id(node)] > _MOST_VALUES:
+        message = f"holds more than {_MOST_VALUES:,} values when its aliases are written out"
+        raise ConfigError(message)
+    return known[id(node)]
+
+
+def _plain(node: Any) -> Any:
     if node.id == "scalar":
         return value_of_scalar(node.value, node.style, str(node.tag or ""))
     if node.id == "sequence":
-        return [_plain(inner, depth + 1) for inner in node.value]
+        return [_plain(inner) for inner in node.value]
     merged: dict[Any, Any] = {}
     own: dict[Any, Any] = {}
     for key, value in node.value:
         if _is_merge(key):
-            inner = _plain(value, depth + 1)
+            inner = _plain(value)
             for each in reversed(inner) if isinstance(inner, list) else [inner]:
                 merged |= each if isinstance(each, dict) else {}
         elif key.id == "scalar":
-            own[_plain(key, depth + 1)] = _plain(value, depth + 1)
+            own[_plain(key)] = _plain(value)
     return {name: own.get(name, merged.get(name)) for name in dict.fromkeys([*merged, *own])}
 
 
