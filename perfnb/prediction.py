@@ -86,9 +86,10 @@ class Prediction:
     @property
     def verdict(self) -> Literal["faster", "slower", "no effect expected"]:
         """What to expect in a word; no effect where the gain is small or the interval holds the present value."""
-        if abs(self.gain_share) < SMALLEST_GAIN_SHARE or self.low <= self.before <= self.high:
+        is_small = abs(self.gain_share) < SMALLEST_GAIN_SHARE and self.low <= self.after <= self.high
+        if is_small or self.low <= self.before <= self.high:
             return "no effect expected"
-        return "faster" if self.after < self.before else "slower"
+        return "faster" if self.high < self.before else "slower"
 
     def chance_of(self, gain_share: float = SMALLEST_GAIN_SHARE) -> float:
         """Probability that the metric falls by at least this share, from the interval itself.

@@ -36,6 +36,14 @@ def corpus() -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _no_track_record(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """Keep the accuracy ledger of whoever runs the tests out of them, and them out of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PERFNB_OUTCOMES", str(tmp_path_factory.mktemp("outcomes")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _no_network() -> Generator[None]:
     """Refuse every connection that leaves this machine: perfnb fetches and sends nothing."""
     connect = socket.socket.connect

@@ -133,6 +133,23 @@ def test_a_torn_last_line_is_skipped_and_said(tmp_path: Path) -> None:
     assert "the last line is torn" in found.notes[0]
 
 
+def test_a_file_that_cannot_be_read_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded(tmp_path, 62.0)
+    (tmp_path / "0.jsonl").write_bytes(b"")
+    opened = Path.open
+
+    def refusing(self: Path, *mode: str) -> Any:
+        if self.name == "0.jsonl":
+            raise PermissionError(13, "Permission denied")
+        return opened(self, *mode)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    found = read_ledger(tmp_path, shipped=False)
+
+    assert found.notes == ("0.jsonl: cannot be read (Permission denied) and is skipped",)
+    assert len(found.rows) == 1
+
+
 def test_a_row_that_was_changed_afterwards_is_skipped_and_said(tmp_path: Path) -> None:
     recorded(tmp_path, 62.0)
     (file,) = tmp_path.iterdir()
@@ -331,6 +348,22 @@ def test_ten_of_the_users_own_pairs_calibrate(tmp_path: Path) -> None:
     # ratios -2 ... 7, w = .1: 100 exp(-.2) and 100 exp(.7)
     assert (found.after, found.low, found.high) == pytest.approx((100.0, 81.87, 201.38), abs=0.01)
     assert found.basis == "calibrated on 10 pairs (3 workloads, 10 here; loader_queue 1, num_workers)"
+
+
+def test_what_is_asked_on_the_command_line_rests_on_the_users_record(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, answer: Callable[..., str]
+) -> None:
+    ten_pairs(tmp_path)
+    monkeypatch.setenv("PERFNB_OUTCOMES", str(tmp_path))
+
+    folder = repository / "data" / "samples" / "slow_loader"
+
+    told = json.loads(answer("predict", folder, "--set", "num_workers=2", "--json"))
+    run, config = perfnb.read_trace(folder), json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    suggested = {item.fix: item.prediction for item in perfnb.suggest(run, config)}
+
+    assert "10 here" in told["prediction"]["basis"]
+    assert "10 here" in suggested["raise_num_workers"].basis
 
 
 def test_void_refused_and_pending_pairs_do_not_calibrate(tmp_path: Path) -> None:

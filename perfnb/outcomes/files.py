@@ -72,8 +72,8 @@ def append(row: Mapping[str, Any], folder: Path) -> None:
             raise OutcomesError(message)
 
 
-def stored_lines(folder: Path) -> Iterator[tuple[str, int, bytes | None]]:
-    """Name of the file, number of the line and its bytes, of every file in the order of names; None for a torn last line.
+def stored_lines(folder: Path) -> Iterator[tuple[str, bytes | str]]:
+    """Name of the file and its next line, of every file in the order of names; a text where something is wrong with a file.
 
     Raises
     ------
@@ -83,21 +83,18 @@ def stored_lines(folder: Path) -> Iterator[tuple[str, int, bytes | None]]:
     for path in _files(folder):
         try:
             with path.open("rb") as stream:
-                number = 0
                 while line := stream.readline(_LONGEST_LINE):
-                    number += 1
                     if line.endswith(b"\n"):
                         if line.strip():
-                            yield path.name, number, line
+                            yield path.name, line
                     elif len(line) < _LONGEST_LINE:
-                        yield path.name, number, None
+                        yield path.name, "the last line is torn, its writer was stopped or is writing; it is skipped"
                     else:  # no row is so long: on to the next line
-                        yield path.name, number, b""
+                        yield path.name, b""
                         while (rest := stream.readline(_LONGEST_LINE)) and not rest.endswith(b"\n"):
                             pass
-        except OSError as error:
-            message = f"{path.name} of the accuracy ledger at {folder} cannot be read: {error.strerror}"
-            raise OutcomesError(message) from error
+        except OSError as error:  # a file that its writer keeps to itself is no reason to lose the others'
+            yield path.name, f"cannot be read ({error.strerror}) and is skipped"
 
 
 def state(folder: Path) -> tuple[tuple[str, int, int], ...]:

@@ -67,10 +67,10 @@ def read_ledger(folder: str | os.PathLike[str] | None = None, *, shipped: bool =
     predictions: dict[str, PredictionRow] = {}
     found: dict[str, list[OutcomeRow]] = {}
     skipped: dict[tuple[str, str], int] = {}
-    torn = []
-    for file, _, line in stored_lines(ledger_folder(folder)):
-        if line is None:
-            torn.append(file)
+    notes = []
+    for file, line in stored_lines(ledger_folder(folder)):
+        if isinstance(line, str):
+            notes.append(f"{file}: {line}")
             continue
         row = parsed(line)
         if isinstance(row, str):
@@ -79,7 +79,6 @@ def read_ledger(folder: str | os.PathLike[str] | None = None, *, shipped: bool =
             found.setdefault(row.prediction_id, []).append(row)
         elif predictions.setdefault(row.prediction_id, row).sha256 != row.sha256:
             skipped[file, "another prediction of the same number"] = 1
-    notes = [f"{file}: the last line is torn, its writer was stopped or is writing; it is skipped" for file in torn]
     notes += [f"{file}: {text.count(count, 'line')} skipped: {reason}" for (file, reason), count in skipped.items()]
     lost = sum(not _fits(predictions.get(each.prediction_id), each) for rows in found.values() for each in rows)
     if lost:

@@ -25,6 +25,7 @@ NEEDS: Final = MappingProxyType(
         "gradient_accumulation_steps": _SIZES,
         "precision": _DEVICE,
         "matmul_precision": _DEVICE,
+        "pad_to_multiple_of": _DEVICE,
         "memory_format": _DEVICE,
         "attention": _DEVICE,
         "compile": "a run with it on, compared by verify",

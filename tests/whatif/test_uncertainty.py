@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perfnb.prediction import Prediction
 from perfnb.whatif.uncertainty import Calibration, Pair, draw_rows, draws_half_width, spread
 
 
@@ -132,3 +133,11 @@ def test_blocks_are_no_longer_than_a_third_of_the_steps() -> None:
 
     assert ((np.diff(rows, axis=1) % 9 != 1).sum(axis=1) > 0).any()  # blocks of 3, so that draws differ
     assert draws_half_width([1.0]) == 0.0
+
+
+def test_a_track_record_of_misses_outweighs_the_value_itself() -> None:
+    # simulated at 100, but all that was measured so far was 1.2 to 1.6 times what was simulated
+    biased = Prediction("step_us", before=110.0, after=100.0, low=120.0, high=160.0, basis="calibrated on 10 pairs")
+
+    assert biased.verdict == "slower"
+    assert biased.chance_of() < 0.1
