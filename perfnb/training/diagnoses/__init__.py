@@ -1,0 +1,1 @@
+"""Diagnoses of a training by its own curve: one detector, one file."""
