@@ -17,7 +17,7 @@ from perfnb.analyses.pauses import pauses_in_parts
 from perfnb.detector import Unmeasured
 from perfnb.detectors.checkpoint_stall import checkpoint_stall
 from perfnb.detectors.recompilation import recompilation
-from perfnb.intervals import covered, union
+from perfnb.intervals import Intervals, covered, union
 from perfnb.ledger import step_ledger
 from perfnb.prediction import Unknown
 from perfnb.run import Run
@@ -45,11 +45,14 @@ class Part:
         On a core, and waiting, both within what the models take for the step's own work.
     runqueue_us
         Waiting for a core, which the models leave out of the step's own work.
+    spans
+        When, per rank, of a device job whose events were recorded one by one; a replay can do without them.
     """
 
     cpu_us: PerRank
     blocked_us: PerRank = field(default_factory=lambda: _NOTHING)
     runqueue_us: PerRank = field(default_factory=lambda: _NOTHING)
+    spans: Mapping[int, Intervals] = field(default_factory=lambda: _NOTHING)
 
     def of(self, times: PerRank, rank: int, rows: Sequence[int]) -> Floats:
         """Values of some steady steps of a rank; zeros where the rank has none."""
@@ -157,14 +160,15 @@ def _paused(run: Run, pauses: pd.DataFrame, steps: Sequence[int]) -> Part:
     if not run.is_device_job:
         lost = pauses_in_parts(pauses, run.steps, _ledger(run, steps), _PAUSED)
         return Part(_per_rank(lost, run.ranks, steps))
-    inside = {}
+    inside, spans = {}, {}
     for rank in run.ranks:
         own = pauses[pauses["rank"].eq(rank)]
         start, length = own["start_us"].to_numpy(dtype="float64"), own["duration_us"].to_numpy(dtype="float64")
         rows = run.steps[run.steps["rank"].eq(rank)].set_index("step").loc[list(steps)]
         low = rows["start_us"].to_numpy()
-        inside[rank] = covered(union(start, start + length), low, low + rows["duration_us"].to_numpy())
-    return Part(_within_idle(run, inside, steps))
+        spans[rank] = union(start, start + length)
+        inside[rank] = covered(spans[rank], low, low + rows["duration_us"].to_numpy())
+    return Part(_within_idle(run, inside, steps), spans=spans)
 
 
 def _within_idle(run: Run, times: PerRank, steps: Sequence[int]) -> PerRank:

@@ -1,7 +1,7 @@
 """Edits that take a part out of the step: fewer threads, frozen garbage, no more compiling, rarer or asynchronous saving.
 
-A CPU job loses the part. Of a device job, which may hide any share of it behind work of the device, at most the time is lost in
-which the device idled meanwhile: a range. Not validated on a GPU.
+A CPU job loses the part. Of a device job the trace is replayed without it, where the trace tells when it was; else the device
+may hide any share of it, and at most the time goes in which the device idled: a range. Not validated on a GPU.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from perfnb.prediction import Change, Unknown
+from perfnb.whatif.host_cuts import with_cuts
 from perfnb.whatif.known_parts import Part, known_part, part_share
 from perfnb.whatif.loader_knobs import SMALLEST_LOADING_SHARE
+from perfnb.whatif.segments import Program
 from perfnb.whatif.transform import transform
 from perfnb.whatif.uncertainty import Estimate
 
@@ -113,6 +115,10 @@ def _part(model: StepModel, name: str) -> Part | Unknown:
 
 def _without(model: StepModel, knob: str, part: Part, share: Estimate, *texts: str) -> StepModel:
     """The step without a share of a part; a loader or a device that limits the step may take back any of what is saved."""
+    if model.measured.is_device_job and part.spans and all(isinstance(rank.program, Program) for rank in model.measured.ranks):
+        edited = replace(model, cuts=with_cuts(model.cuts, part.spans), is_replayed=True)
+        what = "the trace is replayed without these pauses of the host; not validated on a GPU"
+        return edited.with_error("part", PART_ERROR, what, *texts).with_error("trace_replay", 0.0)
     ends = (share.low, share.high)
     told = [f"{part.total_us / 1e3:.3g} ms per step are the part that changes", *texts]
     if model.measured.is_device_job:

@@ -10,8 +10,10 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from perfnb.config.mapping import has_knob, value_of
+from perfnb.intervals import Intervals
 from perfnb.prediction import Change, Prediction, Unknown
 from perfnb.run import Run
+from perfnb.whatif.host_cuts import cut_programs
 from perfnb.whatif.known_parts import Part, part_share
 from perfnb.whatif.rank_model import Measured, measured
 from perfnb.whatif.segments import Program
@@ -50,6 +52,8 @@ class StepModel:
         Per rank, mean time per step that logging takes on the host of a CPU job.
     quiet
         Per rank of a device job, its steps without logging.
+    cuts, programs
+        Per rank of a device job, spans of host time that go, and its steps without them.
     parts
         By knob, the part of a step of which a change takes a share away.
     estimates
@@ -71,6 +75,8 @@ class StepModel:
     is_replayed: bool = False
     logging_us: Mapping[int, float] = field(default_factory=lambda: _NOTHING)
     quiet: Mapping[int, Program] = field(default_factory=lambda: _NOTHING)
+    cuts: Mapping[int, Intervals] = field(default_factory=lambda: _NOTHING)
+    programs: Mapping[int, Program] = field(default_factory=lambda: _NOTHING)
     parts: Mapping[str, Part] = field(default_factory=lambda: _NOTHING)
     estimates: Mapping[str, Estimate] = field(default_factory=lambda: _NOTHING)
     errors: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
@@ -243,6 +249,9 @@ def _settled(model: StepModel) -> StepModel | Unknown:
         problem = replay_problem(model)
         if problem is not None:  # an Unknown is falsy
             return problem
+    if model.cuts:
+        quiet = cut_programs(model, without_logging=True) if model.quiet else model.quiet
+        model = replace(model, programs=cut_programs(model, without_logging=False), quiet=quiet)
     estimates = dict(model.estimates)
     if not model.is_crowded or model.workers == model.recorded_workers:
         estimates = {name: estimate for name, estimate in estimates.items() if name not in ("cpu_share", "threads")}

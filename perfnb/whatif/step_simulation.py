@@ -60,7 +60,8 @@ def _step_us(model: StepModel, rows: Sequence[int], values: Mapping[str, float])
 def _rank_spacings(model: StepModel, rank: RankModel, rows: Sequence[int], values: Mapping[str, float]) -> Floats:
     """Time of each step of one rank without what it waits for its peers (a replay contains its communication)."""
     if model.is_replayed:
-        program = rank.program if values.get("quiet", 0.0) == 0.0 else model.quiet[rank.rank]
+        is_quiet = values.get("quiet", 0.0) != 0.0
+        program = model.quiet[rank.rank] if is_quiet else model.programs.get(rank.rank, rank.program)
         if isinstance(program, Program):
             consumer: Consumer = training_loop(program, rows, values.get("host_factor", 1.0))
             found = _simulated(model, rank, rows, consumer, values) - rank.pause_us

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
+import pandas as pd
 import pytest
 
-from perfnb.prediction import Prediction, Unknown
+from perfnb.prediction import Change, Prediction, Unknown
 from perfnb.run import Machine, Run
-from perfnb.tables import table_from_text
+from perfnb.tables import conform, table_from_text
 from perfnb.whatif.step_model import predict
 
 LOADER = "enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__"
@@ -105,3 +107,43 @@ def test_a_device_that_is_the_limit_stays_the_limit() -> None:
     assert answer.before == 420 + 900 + 180
     # without loading the launch comes at 10 x 1.08, the kernel 10 later; the host goes on at its end
     assert answer.after == pytest.approx(10 * 1.08 + 10 + 900 + 180 * 1.08)
+
+
+def paused(*, read: bool = False, kernel_us: float = 300.0) -> Run:
+    """The job with 100 of collecting garbage from 500 on, while the kernel may run, and 20 from 860 on."""
+    run = job(read=read, kernel_us=kernel_us)
+    step_us = float(run.steps["duration_us"].iloc[0])
+    rows = [
+        f"0 1 1 gc generation2 {step * step_us + at} {length} -" for step in range(12) for at, length in ((500, 100), (860, 20))
+    ]
+    pauses = table_from_text("host_ops", "rank process thread category name start_us duration_us correlation\n" + "\n".join(rows))
+    host = conform("host_ops", pd.concat([run.host_ops.astype(object), pauses.astype(object)], ignore_index=True))
+    return dataclasses.replace(run, host_ops=host, signals=run.signals | {"gc"})
+
+
+FREEZE = Change("gc_freeze", before=False, after=True)
+
+
+def test_a_trace_is_replayed_without_the_pauses_of_its_host() -> None:
+    answer = predicted(predict(paused(), [FREEZE], CONFIG))
+
+    assert answer.after == pytest.approx(1000 - 120)
+    assert answer.model == "part 1 + trace_replay 1"
+    assert any("not validated on a GPU" in text for text in answer.assumptions)
+
+
+def test_a_pause_that_the_device_hides_costs_nothing() -> None:
+    answer = predicted(predict(paused(kernel_us=900.0), [FREEZE], CONFIG))
+
+    # the host waits for the kernel from 810 to 1320 in any case: both pauses lie before its end
+    assert answer.after == pytest.approx(answer.before)
+
+
+def test_a_pause_while_logging_goes_once() -> None:
+    run, logging = paused(read=True), Change("log_every_n_steps", 1, 50)
+
+    answer = predicted(predict(run, [FREEZE, logging], CONFIG))
+
+    # logging is all from 840 on, 160 with the pause of 20 in it: without pauses 880, without logging too 740
+    assert answer.after == pytest.approx(880 - 140 * (1 - 1 / 50))
+    assert answer == predict(run, [logging, FREEZE], CONFIG)
