@@ -167,7 +167,11 @@ REFUSED: list[tuple[Mapping[str, Any], Change, str]] = [
     (HF | {"bf16": False}, Change("precision", "fp32", "fp64"), "there is no switch for 'fp64'"),
     (HF | {"bf16": False}, Change("precision", "fp32", "fp16"), "there is no switch for 'fp16': there are 'fp32', 'bf16'"),
     (HF | {"ddp_bucket_cap_mb": 25}, Change("bucket_cap_mb", 25, 2.5), "ddp_bucket_cap_mb takes no 2.5"),
-    (HF | {"gradient_checkpointing": False}, Change("activation_checkpointing", "none", "selective"), "has no word for 'selective'"),
+    (
+        HF | {"gradient_checkpointing": False},
+        Change("activation_checkpointing", "none", "selective"),
+        "has no word for 'selective'",
+    ),
     (PL | {"strategy": "ddp"}, Change("zero_stage", 0, 4), "no ZeRO stage 4"),
     (DS | {"train_batch_size": 6}, Change("batch_size", 4, 8), "train_batch_size is 6, no multiple"),
     (DS, Change("batch_size", 4, 0), "takes a whole number from 1, not 0"),

@@ -32,7 +32,13 @@ EDITS = [
     (JSON, '{"a": 1}', ("a",), 2, '{"a": 2}'),
     (JSON, '{ "a" :1 ,\n"b":{"c":[1, 2]}}', ("b", "c"), [3], '{ "a" :1 ,\n"b":{"c":[3]}}'),
     (JSON, '{"a": "x\\u00e9\\"", "b": 1e5}', ("b",), 0.5, '{"a": "x\\u00e9\\"", "b": 0.5}'),
-    (JSON, '// top\n{\n  "a": 1, // one\n  # two\n  "b": 2, /* last */\n}\n', ("b",), 3, '// top\n{\n  "a": 1, // one\n  # two\n  "b": 3, /* last */\n}\n'),
+    (
+        JSON,
+        '// top\n{\n  "a": 1, // one\n  # two\n  "b": 2, /* last */\n}\n',
+        ("b",),
+        3,
+        '// top\n{\n  "a": 1, // one\n  # two\n  "b": 3, /* last */\n}\n',
+    ),
     (JSON, '{\n  "a": 1 // one\n}\n', ("b",), None, '{\n  "a": 1, // one\n  "b": null\n}\n'),
     (JSON, '{\n  "a": 1, // one\n}\n', ("b",), True, '{\n  "a": 1, // one\n  "b": true,\n}\n'),
     (JSON, '{\r\n\t"a": 1\r\n}', ("b", "c"), "x", '{\r\n\t"a": 1,\r\n\t"b": {"c": "x"}\r\n}'),
@@ -144,7 +150,9 @@ def test_a_file_of_yaml_that_refers_to_a_large_part_again_and_again_is_refused(t
         len(as_config(tmp_path / "a.yaml"))
 
 
-@pytest.mark.parametrize(("encoding", "mark"), [("utf-16-le", b"\xff\xfe"), ("utf-16-be", b"\xfe\xff"), ("utf-32-le", b"\xff\xfe\0\0")])
+@pytest.mark.parametrize(
+    ("encoding", "mark"), [("utf-16-le", b"\xff\xfe"), ("utf-16-be", b"\xfe\xff"), ("utf-32-le", b"\xff\xfe\0\0")]
+)
 def test_the_encoding_of_the_file_stays(tmp_path: Path, encoding: str, mark: bytes) -> None:
     path = tmp_path / "a.json"
     before = mark + '{"name": "Größe\U0001f600", "num_workers": 0}\r\n'.encode(encoding)
@@ -226,7 +234,9 @@ def test_without_the_library_the_error_names_the_extra(tmp_path: Path, monkeypat
     (tmp_path / "a.toml").write_text("num_workers = 0\n", encoding="utf-8")
     change = Change("num_workers", 0, 2)
 
-    with pytest.raises(ConfigError, match=r"YAML files need ruamel\.yaml, which is not installed: pip install 'perfnb\[configs\]'"):
+    with pytest.raises(
+        ConfigError, match=r"YAML files need ruamel\.yaml, which is not installed: pip install 'perfnb\[configs\]'"
+    ):
         preview(change, tmp_path / "a.yaml")
     with pytest.raises(ConfigError, match=r"TOML files need tomlkit, which is not installed: pip install 'perfnb\[configs\]'"):
         preview(change, tmp_path / "a.toml")

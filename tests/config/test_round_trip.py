@@ -33,7 +33,15 @@ PLAIN = {
     "pipeline_split": [4, 4],
     "zero_stage": 0,
 }
-ALIASES = {"lr": 0.1, "workers": 2, "per_device_train_batch_size": 4, "accum_steps": 1, "log_interval": 10, "bf16": False, "fp16": True}
+ALIASES = {
+    "lr": 0.1,
+    "workers": 2,
+    "per_device_train_batch_size": 4,
+    "accum_steps": 1,
+    "log_interval": 10,
+    "bf16": False,
+    "fp16": True,
+}
 HUGGINGFACE = {
     "output_dir": "out",
     "per_device_train_batch_size": 8,
@@ -54,7 +62,14 @@ HUGGINGFACE = {
     "accelerator_config": {"non_blocking": False, "gradient_accumulation_kwargs": {"sync_each_batch": True}},
     "deepspeed": {"zero_optimization": {"stage": 1}},
 }
-LIGHTNING = {"accelerator": "gpu", "devices": 2, "strategy": "ddp", "precision": "bf16-true", "gradient_clip_val": 1.0, "max_epochs": 3}
+LIGHTNING = {
+    "accelerator": "gpu",
+    "devices": 2,
+    "strategy": "ddp",
+    "precision": "bf16-true",
+    "gradient_clip_val": 1.0,
+    "max_epochs": 3,
+}
 LIGHTNING_CLI = {
     "trainer": {
         "accelerator": "gpu",

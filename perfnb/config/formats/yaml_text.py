@@ -68,7 +68,9 @@ def _weigh(node: Any, known: dict[int, int], depth: int) -> int:
         message = f"is nested more than {DEEPEST} levels deep, or refers to itself"
         raise ConfigError(message)
     if id(node) not in known:
-        inner = [] if node.id == "scalar" else [each for pair in node.value for each in (pair if node.id == "mapping" else (pair,))]
+        inner = (
+            [] if node.id == "scalar" else [each for pair in node.value for each in (pair if node.id == "mapping" else (pair,))]
+        )
         known[id(node)] = 1 + sum(_weigh(each, known, depth + 1) for each in inner)
     if known[id(node)] > _MOST_VALUES:
         message = f"holds more than {_MOST_VALUES:,} values when its aliases are written out"
