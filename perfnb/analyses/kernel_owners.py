@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import weakref
 from collections.abc import Mapping
@@ -14,7 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from perfnb.analyses.flop_formulas import DTYPES, FORMULAS
+from perfnb.analyses.json_list import json_list
 from perfnb.analyses.kernel_work import kernel_work
+from perfnb.analyses.loader_stall import knob_or_none
 from perfnb.analyses.reached_rates import COMPUTE_CAPABILITY, MULTIPROCESSORS, attained_share
 from perfnb.analyses.unfused_softmax import unfused_blocks
 from perfnb.categories import matching
@@ -136,7 +137,7 @@ def _in_full_precision(work: pd.DataFrame, machine: Machine, config: Mapping[str
         return multiplies & double
     single = work["dtype"].eq("float32").fillna(value=False).to_numpy(dtype=bool)
     plain = matching(work["name"], _SINGLE)
-    if config.get("matmul_precision") == "highest":
+    if knob_or_none(config, "matmul_precision") == "highest":
         plain = plain | work["family"].eq("matmul").fillna(value=False).to_numpy(dtype=bool)
     return multiplies & (double | (single & plain & ~matching(work["name"], _TENSOR_CORES)))
 
@@ -160,12 +161,8 @@ def dimensions(name: str, shapes: str) -> tuple[int, int, int] | None:
     """
     if name not in FORMULAS or FORMULAS[name][0] != "matmul":
         return None
-    try:
-        listed = json.loads(shapes) if shapes else []
-    except ValueError:
-        return None
-    position = FORMULAS[name][2]
-    if not isinstance(listed, list) or len(listed) <= max(position):
+    listed, position = json_list(shapes), FORMULAS[name][2]
+    if len(listed) <= max(position):
         return None
     left, right = (listed[index] for index in position)
     if not all(isinstance(each, list) and len(each) > 1 and all(type(size) is int for size in each) for each in (left, right)):
@@ -221,11 +218,8 @@ def _fused_us(blocks: pd.DataFrame, machine: Machine) -> pd.Series:
 
 
 def _blocks(grid: str) -> float:
-    try:
-        sizes = json.loads(grid)
-    except ValueError:
-        return float("nan")
-    if not isinstance(sizes, list) or not sizes or not all(type(size) is int and size > 0 for size in sizes):
+    sizes = json_list(grid)
+    if not sizes or not all(type(size) is int and size > 0 for size in sizes):
         return float("nan")
     return float(math.prod(sizes))
 

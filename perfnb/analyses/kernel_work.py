@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from perfnb.analyses.flop_formulas import DTYPES, FORMULAS
+from perfnb.analyses.json_list import json_list
 from perfnb.analyses.operator_flops import operator_flops
 from perfnb.categories import matching, per_text
 from perfnb.launches import NOT_LAUNCHED, operator_positions
@@ -137,7 +137,7 @@ def _first_types(names: pd.Series, types: pd.Series) -> pd.Series:
     keys = pd.DataFrame({"name": names.astype(object), "types": types.astype(object)}).fillna("")
     number, distinct = pd.factorize(pd.MultiIndex.from_frame(keys))
     found = [
-        _short(listed[index]) if len(listed := _listed(text)) > (index := FORMULAS[name][2][0]) else None
+        _short(listed[index]) if len(listed := json_list(text)) > (index := FORMULAS[name][2][0]) else None
         for name, text in distinct
     ]
     return pd.Series(pd.array(found, dtype="string"), dtype="string").take(number).set_axis(names.index)
@@ -149,9 +149,9 @@ def _short(kind: object) -> str | None:
 
 def _elementwise(name: str, shapes: str, types: str) -> tuple[str, str | None, int | None]:
     """Family, type and bytes of a softmax or of an elementwise operator."""
-    listed = [each if isinstance(each, list) else [] for each in _listed(shapes)]
+    listed = [each if isinstance(each, list) else [] for each in json_list(shapes)]
     given = [each for each in listed if each and all(type(size) is int and size >= 0 for size in each)]
-    kinds = [DTYPES.get(kind, (None, 0)) if isinstance(kind, str) else (None, 0) for kind in _listed(types)]
+    kinds = [DTYPES.get(kind, (None, 0)) if isinstance(kind, str) else (None, 0) for kind in json_list(types)]
     dtype = kinds[0][0] if kinds else None
     if name not in ELEMENTWISE:
         return "softmax", dtype, None
@@ -174,12 +174,3 @@ def _named(found: pd.DataFrame) -> pd.DataFrame:
         family=found["family"].astype("string").fillna(family.where(told & found["operator"].isna())),
         dtype=found["dtype"].astype("string").fillna(dtype.where(told)),
     )
-
-
-def _listed(text: str) -> list[Any]:
-    """JSON list that the profiler wrote; empty where it is none."""
-    try:
-        value = json.loads(text) if text else []
-    except ValueError:
-        return []
-    return value if isinstance(value, list) else []

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from perfnb.analyses.flop_formulas import BACKWARD_CONVOLUTION, DTYPES, FORMULAS, LAST_RESORT, Cost, Shape, ShapeMismatchError
+from perfnb.analyses.json_list import json_list
 from perfnb.launches import NOT_LAUNCHED, enclosing, operator_positions, step_at
 from perfnb.nesting import ROOT, innermost
 from perfnb.run import Run
@@ -149,7 +149,7 @@ def _costs(operators: pd.DataFrame) -> pd.DataFrame:
 
 def _cost(name: str, shapes: str, types: str, outputs: _Outputs) -> tuple[str | None, int | None, int | None, str | None]:
     _, formula, wanted, optional = FORMULAS[name]
-    kinds, given = _listed(types), _listed(shapes)
+    kinds, given = json_list(types), json_list(shapes)
     kind = kinds[wanted[0]] if len(kinds) > wanted[0] else None
     dtype, width = DTYPES.get(kind, (None, None)) if isinstance(kind, str) else (None, None)
     if len(given) <= max(wanted) or any(not _is_shape(given[index]) for index in wanted):
@@ -179,7 +179,7 @@ def _convolution_outputs(calls: list[tuple[str, str]]) -> _Outputs:
     for name, shapes in calls:
         if name != BACKWARD_CONVOLUTION or not shapes:
             continue
-        given = _listed(shapes)
+        given = json_list(shapes)
         if len(given) > 2 and all(_is_shape(each) for each in given[:3]):  # noqa: PLR2004 - gradient of the output, input, weight
             key, output = (tuple(given[1]), tuple(given[2])), tuple(given[0])
             found[key] = output if found.get(key, output) == output else None
@@ -188,15 +188,6 @@ def _convolution_outputs(calls: list[tuple[str, str]]) -> _Outputs:
 
 def _is_shape(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(type(size) is int and size >= 0 for size in value)
-
-
-def _listed(text: str) -> list[Any]:
-    """JSON list that the profiler wrote; empty where it is none."""
-    try:
-        value = json.loads(text) if text else []
-    except ValueError:
-        return []
-    return value if isinstance(value, list) else []
 
 
 def _time_us(run: Run, rows: Integers, parent: Integers, counted: Integers) -> tuple[NDArray[np.float64], bool]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from itertools import pairwise
 from typing import Any, Final
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from perfnb.analyses.flop_formulas import FORMULAS
+from perfnb.analyses.json_list import json_list
 from perfnb.analyses.kernel_work import is_softmax
 from perfnb.categories import per_text
 
@@ -113,19 +113,10 @@ def _cost(block: tuple[tuple[str, object], ...]) -> tuple[int | None, int | None
 
 def _dtype(types: object) -> str:
     """Type of the first operand."""
-    return next((each for each in _listed(types) if isinstance(each, str)), "")
+    return next((each for each in json_list(types) if isinstance(each, str)), "")
 
 
 def _shape(shapes: object, index: int) -> list[int]:
-    listed = _listed(shapes)
+    listed = json_list(shapes)
     shape = listed[index] if len(listed) > index else []
     return shape if isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape) else []
-
-
-def _listed(text: object) -> list[Any]:
-    """JSON list that the profiler wrote; empty where it is none."""
-    try:
-        value = json.loads(text) if isinstance(text, str) and text else []
-    except ValueError:
-        return []
-    return value if isinstance(value, list) else []
