@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from perfnb.analyses.leak_test import growing_memories, why_short
+from perfnb.analyses.own_memory import own_memory_by_step
 from perfnb.detector import Unmeasured, detector, example
 
 _MIB = 1 << 20
@@ -77,41 +77,10 @@ def host_memory_leak(host_samples: pd.DataFrame, steps: pd.DataFrame, config: Ma
     if known.empty:
         message = "the memory of the training process was not recorded"
         raise Unmeasured(message)
-    found = growing_memories(_by_step(known, steps), config, within_steps=True)
+    found = growing_memories(own_memory_by_step(known, steps), config, within_steps=True)
     if reason := why_short(found):
         raise Unmeasured(reason)
     if found.loc[found["verdict"].eq("leak"), "capacity_bytes"].isna().any():
         message = "how much memory the process may use was not recorded"
         raise Unmeasured(message)
     return found[found["capacity_bytes"].notna()]
-
-
-def _by_step(samples: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
-    """Samples with the step that each falls in, its position in steps, and the epoch."""
-    frames = []
-    limits = samples.groupby("rank")["memory_limit_bytes"].median().astype("Float64").astype("float64")
-    for rank, own in samples.groupby("rank"):
-        order = steps[steps["rank"].eq(rank)].sort_values("start_us")
-        if order.empty:
-            continue
-        start, number = order["start_us"].to_numpy(), order["step"].to_numpy()
-        end = start[-1] + order["duration_us"].to_numpy()[-1]
-        inside = own[own["time_us"].between(start[0], end)].sort_values("time_us")
-        time = inside["time_us"].to_numpy()
-        place = np.searchsorted(start, time, side="right") - 1
-        frames.append(
-            pd.DataFrame(
-                {
-                    "rank": rank,
-                    "device": pd.NA,
-                    "step": number[place],
-                    "at": np.interp(time, np.append(start, end), np.append(number, number[-1] + 1)),
-                    "memory_bytes": inside["own_memory_bytes"].to_numpy(dtype=np.float64),
-                    "capacity_bytes": limits[rank],
-                    "epoch": order["epoch"].to_numpy()[place],
-                }
-            )
-        )
-    if not frames:
-        return pd.DataFrame(columns=["rank", "device", "step", "at", "memory_bytes", "capacity_bytes", "epoch"])
-    return pd.concat(frames, ignore_index=True).astype({"device": "Int64", "epoch": "Int64"})
