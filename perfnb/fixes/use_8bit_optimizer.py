@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from perfnb.analyses.allocator_settings import device_kind
 from perfnb.analyses.held_memory import why_not_states
 from perfnb.config.mapping import value_of
 from perfnb.fix import FixExample, fix
@@ -33,6 +34,12 @@ def _holding(kept: int, peak: int) -> Run:
         FixExample("an optimizer without such a form", {"optimizer": "sgd"}, None, "'sgd'", run=_holding(800, 1000)),
         FixExample("in 8 bits already", {"optimizer": "adamw_8bit"}, None, "'adamw_8bit'", run=_holding(800, 1000)),
         FixExample("categories not known", {"optimizer": "adamw"}, None, "what holds the memory"),
+        FixExample(
+            "one CUDA device of several",
+            {"optimizer": "adamw", "device": "cuda:1"},
+            {"optimizer": "adamw_8bit"},
+            run=_holding(800, 1000),
+        ),
         FixExample("a CPU", {"optimizer": "adamw", "device": "cpu"}, None, "CUDA", run=_holding(800, 1000)),
     ),
 )
@@ -41,6 +48,6 @@ def use_8bit_optimizer(config: Mapping[str, Any], run: Run) -> Mapping[str, Any]
     now = value_of(config, "optimizer")
     if not isinstance(now, str) or now not in _IN_8_BIT:
         return f"optimizer is {now!r}: there are 8-bit forms of {' and '.join(_IN_8_BIT)}"
-    if config.get("device", "cuda") != "cuda":
+    if device_kind(config) not in (None, "cuda"):
         return "the 8-bit optimizers run on CUDA devices"
     return why_not_states(run, config) or {"optimizer": _IN_8_BIT[now]}

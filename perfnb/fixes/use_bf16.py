@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from perfnb.analyses.allocator_settings import device_kind
 from perfnb.analyses.reached_rates import COMPUTE_CAPABILITY
 from perfnb.config.mapping import value_of
 from perfnb.fix import FixExample, fix
@@ -30,6 +31,21 @@ _KNOWN_CPU: Final = Machine(constants={"cpu.has_bfloat16": 1.0})
         FixExample("in 16 bits already", {"precision": "fp16"}, None, "fp16 already", machine=_AMPERE),
         FixExample("a V100 has none", {"precision": "fp32"}, None, "no bfloat16", machine=_VOLTA),
         FixExample("a CPU that has it", {"precision": "fp32", "device": "cpu"}, {"precision": "bf16"}, machine=_KNOWN_CPU),
+        FixExample(
+            "what the CPU beside a V100 has does not count",
+            {"precision": "fp32"},
+            None,
+            "no bfloat16",
+            machine=Machine(devices=("Tesla V100",), constants={COMPUTE_CAPABILITY: 7.0, "cpu.has_bfloat16": 1.0}),
+        ),
+        FixExample(
+            "a device without a name",
+            {"precision": "fp32"},
+            None,
+            "no bfloat16",
+            machine=Machine(constants={COMPUTE_CAPABILITY: 7.0}),
+        ),
+        FixExample("a CPU beside an A100", {"precision": "fp32", "device": "cpu"}, None, "the CPU", machine=_AMPERE),
         FixExample("not known", {"precision": "fp32"}, None, "not known"),
     ),
 )
@@ -41,9 +57,16 @@ def use_bf16(config: Mapping[str, Any], machine: Machine) -> Mapping[str, Any] |
     now = value_of(config, "precision")
     if now not in _FULL:
         return f"precision is {now} already"
-    capability = machine.constants.get(COMPUTE_CAPABILITY)
-    if machine.constants.get("cpu.has_bfloat16") or any(name in each for each in machine.devices for name in _MI):
+    kind = device_kind(config)
+    if kind == "cpu" or (kind is None and not machine.devices):
+        if machine.constants.get("cpu.has_bfloat16"):
+            return {"precision": "bf16"}
+        if kind == "cpu":
+            return "whether the CPU computes in bfloat16 is not known: give cpu.has_bfloat16 as the machine's constant"
+    if any(name in each for each in machine.devices for name in _MI):
         return {"precision": "bf16"}
+    capability = machine.constants.get(COMPUTE_CAPABILITY)
     if capability is None:
         return "whether the device computes in bfloat16 is not known: its compute capability was not recorded"
-    return {"precision": "bf16"} if capability >= _SINCE else f"{machine.devices[0]} has no bfloat16 on tensor cores"
+    name = machine.devices[0] if machine.devices else "the device"
+    return {"precision": "bf16"} if capability >= _SINCE else f"{name} has no bfloat16 on tensor cores"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from perfnb.analyses.allocator_settings import is_on, why_not_caching
+from perfnb.config.mapping import value_of
 from perfnb.fix import FixExample, fix
 
 
@@ -34,4 +35,4 @@ def use_expandable_segments(config: Mapping[str, Any]) -> Mapping[str, Any] | st
         return reason
     if is_on(config, "expandable_segments"):
         return "segments can grow already"
-    return {"expandable_segments": True if config.get("expandable_segments") is False else "on"}
+    return {"expandable_segments": True if value_of(config, "expandable_segments") is False else "on"}

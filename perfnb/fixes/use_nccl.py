@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from perfnb.analyses.allocator_settings import device_kind
 from perfnb.config.mapping import value_of
 from perfnb.fix import FixExample, fix
 from perfnb.run import Machine, Run
@@ -42,7 +43,7 @@ def use_nccl(config: Mapping[str, Any], machine: Machine, run: Run) -> Mapping[s
     now = value_of(config, "backend")
     if now not in ("gloo", "nccl"):
         return f"backend is {now}, not gloo"
-    if config.get("device") == "cpu":
+    if device_kind(config) == "cpu":
         return "tensors are on the CPU, which NCCL does not serve"
     if not machine.devices:
         return "no GPU is known to be there"
