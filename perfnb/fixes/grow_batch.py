@@ -12,7 +12,8 @@ from perfnb.tables import table_from_text
 
 _TIMES: Final = 2
 _LARGEST_SHARE: Final = 0.9  # of the memory, that the larger batch may take at most
-_ROOT: Final = ("adam", "adamw", "adagrad", "rmsprop", "nadam", "radam", "adamax", "adamw_8bit", "lamb")
+_ROOT: Final = ("adam", "adamw", "adagrad", "rmsprop", "nadam", "radam", "adamax", "adam_8bit", "adamw_8bit", "lamb")
+_LINEAR: Final = ("sgd",)
 _SIZE: Final = 1000
 _GPU: Final = Machine(device_memory_bytes=(_SIZE,))
 
@@ -49,6 +50,12 @@ def _on_host(used: int) -> Run:
             {"batch_size": 16, "learning_rate": 2**0.5},
             run=_on_host(100),
         ),
+        FixExample(
+            "of an optimizer without a known rule the batch alone",
+            {"batch_size": 8, "learning_rate": 1.0, "optimizer": "lbfgs"},
+            {"batch_size": 16},
+            run=_on_host(100),
+        ),
         FixExample("a host without room", {"batch_size": 8}, None, "may not fit", run=_on_host(450)),
         FixExample("memory not known", {"batch_size": 8}, None, "not known"),
         FixExample("not a number", {"batch_size": "auto"}, None, "'auto'", run=_on_host(100)),
@@ -57,7 +64,8 @@ def _on_host(used: int) -> Run:
 def grow_batch(config: Mapping[str, Any], run: Run, machine: Machine) -> Mapping[str, Any] | str:
     """Double the batch, with the learning rate that goes along, where even doubling all memory in use would fit.
 
-    That bound is high, since parameters and optimizer state do not grow with the batch.
+    The learning rate stays as it is where no rule is known for the optimizer. The bound of memory is
+    high, since parameters and optimizer state do not grow with the batch.
     """
     now = value_of(config, "batch_size")
     if type(now) is not int or now < 1:
@@ -70,7 +78,7 @@ def grow_batch(config: Mapping[str, Any], run: Run, machine: Machine) -> Mapping
     changes: dict[str, Any] = {"batch_size": _TIMES * now}
     rate = value_of(config, "learning_rate") if has_knob(config, "learning_rate") else None
     kind = str(value_of(config, "optimizer")).lower() if has_knob(config, "optimizer") else ""
-    if isinstance(rate, float) and kind:
+    if isinstance(rate, float) and kind in (*_ROOT, *_LINEAR):  # of other optimizers no rule is known
         changes["learning_rate"] = rate * (_TIMES**0.5 if kind in _ROOT else _TIMES)
     return changes
 
