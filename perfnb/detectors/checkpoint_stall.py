@@ -120,9 +120,10 @@ def checkpoint_stall(steps: pd.DataFrame, ledger: pd.DataFrame, phases: pd.DataF
 
 
 def _own_us(ledger: pd.DataFrame) -> pd.DataFrame:
-    """Time of each step without waiting for a core: others that take the cores make no step a save."""
+    """Time of each step without waiting for a core: others that take the cores make no step a save. Devices are averaged."""
     own = ledger[~ledger["part"].str.endswith(".runqueue")]
-    return own.groupby(["rank", "step"])["time_us"].sum().rename("own_us").reset_index()
+    per_device = own.groupby(["rank", "step", "device"], dropna=False)["time_us"].sum()
+    return per_device.groupby(["rank", "step"]).mean().rename("own_us").reset_index()
 
 
 def _is_saving(used: pd.DataFrame) -> pd.Series:

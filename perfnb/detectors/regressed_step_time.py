@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from perfnb import text
 from perfnb.analyses.contention_free import contention_free
+from perfnb.analyses.loader_stall import knob_or_none
 from perfnb.bootstrap import resamples
 from perfnb.detector import Unmeasured, detector, example
 from perfnb.errors import PerfnbError
@@ -63,7 +64,7 @@ def _before(mean_us: int, config: Mapping[str, Any] | None = None, **more: Any) 
             "a run with another batch does not count, the one with the same does",
             lost_share=0.20,
             config={"batch_size": 64},
-            earlier=(_before(2000, {"batch_size": 128}), _before(800, {"batch_size": 64})),
+            earlier=(_before(2000, {"data": {"batch_size": 128}}), _before(800, {"data": {"batch_size": 64}})),
             **_tables(1000),
         ),
     ),
@@ -100,7 +101,7 @@ def regressed_step_time(
         if each.world_size == world_size
         and (each.machine.devices, each.machine.cpu_capacity) == (machine.devices, machine.cpu_capacity)
         and each.is_device_job == on_device
-        and all(each.config.get(name, value) == value for name, value in config.items() if name in _SAME)
+        and _is_same(each.config, config)
     ]
     before = [(times, each) for each in comparable if len(times := _own_times(each)) >= _FEWEST_STEPS]
     if not before:
@@ -115,6 +116,12 @@ def regressed_step_time(
         return own.assign(lost_us=0.0, before_us=reference, config_difference="").iloc[:0][wanted]
     lost = own["own_us"].fillna(0.0) * (1.0 - reference / float(np.median(now)))
     return own.assign(lost_us=lost, before_us=reference, config_difference=_difference(before[-1][1].config, config))[wanted]
+
+
+def _is_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether two configs state no two values of what makes steps comparable, wherever in them it stands."""
+    pairs = [(knob_or_none(before, name), knob_or_none(now, name)) for name in _SAME]
+    return all(one is None or other is None or one == other for one, other in pairs)
 
 
 def _own_times(run: Run) -> NDArray[np.float64]:
