@@ -91,7 +91,7 @@ def garbage_collection_pauses(ledger: pd.DataFrame, steps: pd.DataFrame, host_op
 
     A collection may run inside any phase, wherever the loop makes enough objects; its time is taken first from what the loop
     does between the phases. Of a step that waited for a core its share of that waiting is not the collector's. It matters
-    because freezing what lives on (`gc.freeze`), or collecting less often, removes nearly all of it. It cannot see the objects
+    because freezing what lives on (`gc.freeze`), or collecting less often, can spare most of it. It cannot see the objects
     that made it necessary, nor collections on other threads. On a device job it counts only while the device idles.
     """
     events = pd.DataFrame() if host_ops is None else host_ops

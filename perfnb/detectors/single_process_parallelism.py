@@ -38,6 +38,7 @@ def _tables(busy: int, *, name: str = _RANGE) -> dict[str, Any]:
     title="One process for several devices",
     claims=(*_MOVED, *_IDLE),
     injected_by="data_parallel",
+    upper_bound=True,
     recorded_only_when="no job of one process on two GPUs is recorded yet; not validated on a GPU",
     source="torch_tb_profiler 0.4.3 advises DistributedDataParallel where one process uses several GPUs; waits above 5 %",
     not_to_confuse_with=("host_staged_collectives", "exposed_communication"),
@@ -64,7 +65,7 @@ def single_process_parallelism(
 
     Fires where a process has ranges of `DataParallel.forward` and work on several devices; the loss is the mean over them. It
     matters because one Python thread launches for all devices, and parameters and gradients pass through the first one in each
-    step. It cannot tell what of the idling has another cause. Not validated on a GPU.
+    step. It cannot tell what of the idling has another cause, so it is an upper bound. Not validated on a GPU.
     """
     if host_ops is None or device_ops is None:
         if has_knob(config, "parallelism") and value_of(config, "parallelism") == "dp":

@@ -130,14 +130,14 @@ def slow_sample_read(
     """Time in which training waits for data while the loader waits itself: for storage, a network, a lock, a sleep.
 
     It fires where that is longer than the loader's CPU time; then the whole wait for data is its: what takes most of a sample
-    is what a person has to look at, and each cure takes the rest along. The CPU time that the measured reads from storage
-    take counts as waiting, at .25 ns per byte. Workers are also blocked where they have nothing to do: they have to be
-    blocked for longer than they can have been idle, or to give up their core for every second sample at least. Long pauses at
-    the start of epochs and of single samples are left to their own detectors. The evidence shows the rate of reads and how
-    often the loader gave up its core per fetch: about once per sample where each sample is a wait. It matters because more
-    workers wait at the same time, and a cache or a local copy does not wait. It cannot see what is waited for, nor the CPU
-    time of system calls other than reads from storage: that stays with the transform. What workers do is sampled ten times a
-    second.
+    is what a person has to look at, and more workers or a cache take the rest along (a local copy does not). The CPU time that
+    the measured reads from storage take counts as waiting, at .25 ns per byte. Workers are also blocked where they have nothing
+    to do: they have to be blocked for longer than they can have been idle, or to give up their core for every second sample at
+    least. Long pauses at the start of epochs and of single samples are left to their own detectors. The evidence shows the rate
+    of reads and how often the loader gave up its core per fetch: about once per sample where each sample is a wait. It matters
+    because more workers wait at the same time, and a cache or a local copy does not wait. It cannot see what is waited for, nor
+    the CPU time of system calls other than reads from storage: that stays with the transform. What workers do is sampled ten
+    times a second.
     """
     causes = loader_causes(ledger, steps, config, host_samples, phases, machine)
     if causes.reason:
