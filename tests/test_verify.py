@@ -238,6 +238,18 @@ def test_steps_that_vary_for_other_reasons_than_loading_are_not_scored() -> None
     assert "(steps 20, 30 stand out)" in outcome.unscored
 
 
+def test_steps_that_vary_by_known_pauses_are_scored() -> None:
+    uneven = phased([60.0 + 540.0 * (step % 10 == 5) for step in range(60)])
+    starts = uneven.steps.loc[uneven.steps["step"] % 10 == 5, "start_us"].to_numpy()
+    pauses = pd.DataFrame(
+        {"rank": 0, "process": "1", "thread": "1", "category": "gc", "name": "generation2"}, index=range(len(starts))
+    )
+    events = conform("host_ops", pauses.assign(start_us=starts + 50.0, duration_us=540.0))
+    uneven = dataclasses.replace(uneven, host_ops=events, signals=uneven.signals | {"gc"})
+
+    assert verify(suggestion(), uneven, run_of(60.0, config=CHANGED)).unscored == ""
+
+
 def test_a_missing_rank_is_not_scored() -> None:
     before, after = run_of(100.0, config=CONFIG, world_size=2), run_of(60.0, config=CHANGED, world_size=2)
 

@@ -13,6 +13,7 @@ from perfnb.config.mapping import has_knob, value_of
 from perfnb.ledger import steady_steps, step_ledger
 from perfnb.prediction import Change
 from perfnb.run import Run
+from perfnb.whatif.known_parts import pauses_us
 from perfnb.work import rank_work
 
 LARGEST_VARIATION: Final = 0.3  # whatif contract, section 3
@@ -110,7 +111,10 @@ def pressure(run: Run) -> float | None:
 
 
 def _own_times(run: Run) -> tuple[list[int], np.ndarray[Any, np.dtype[np.float64]]] | None:
-    """Number of each steady step and its longest work of a rank outside the loader; None where no part of a step is known."""
+    """Number of each steady step and its longest work of a rank outside the loader; None where no part of a step is known.
+
+    Known pauses do not count: a save at each tenth step makes steps uneven, and is in the mean of both runs.
+    """
     if run.phases.empty and not run.is_device_job:
         return None
     steps = steady_steps(run)[["rank", "step"]]
@@ -118,8 +122,15 @@ def _own_times(run: Run) -> tuple[list[int], np.ndarray[Any, np.dtype[np.float64
     if ledger.empty:
         return None
     work = rank_work(ledger)
-    own = work.assign(own_us=work["work_us"] - work["input_us"]).groupby("step")["own_us"].max()
-    return [int(step) for step in own.index], own.to_numpy(dtype="float64")
+    own = (
+        work.assign(own_us=work["work_us"] - work["input_us"]).pivot_table(index="step", columns="rank", values="own_us").dropna()
+    )
+    numbers = [int(step) for step in own.index]
+    times = {rank: own[rank].to_numpy(dtype="float64") for rank in run.ranks if rank in own}
+    longest = np.max(list(times.values()), axis=0)
+    if longest.std() > LARGEST_VARIATION * longest.mean():
+        longest = np.max([time - pauses_us(run, rank, numbers) for rank, time in times.items()], axis=0)
+    return numbers, longest
 
 
 def _hosts(run: Run) -> frozenset[str]:

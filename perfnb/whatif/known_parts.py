@@ -32,7 +32,7 @@ _PAUSED: Final = tuple(
 """Ledger parts in which the training thread may pause; outside of all phases first."""
 
 _COMPUTE: Final = ("forward", "backward", "optimizer")
-_known: WeakKeyDictionary[Run, dict[str, Part | Unknown]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[Run, dict[tuple[str, tuple[int, ...]], Part | Unknown]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,10 +87,10 @@ def known_part(run: Run, name: str, steps: Sequence[int]) -> Part | Unknown:
     steps
         Numbers of the steady steps.
     """
-    kept = _known.setdefault(run, {})
-    if name not in kept:
-        kept[name] = _MAKERS[name](run, steps)
-    return kept[name]
+    kept, key = _known.setdefault(run, {}), (name, tuple(steps))
+    if key not in kept:
+        kept[key] = _MAKERS[name](run, steps)
+    return kept[key]
 
 
 def pauses_us(run: Run, rank: int, steps: Sequence[int]) -> Floats:
