@@ -235,7 +235,7 @@ def test_what_is_no_config_is_refused_in_words(thing: Any) -> None:
 HOSTILE = [
     "<script>alert(1)</script>",
     "\x1b[31mred\x07",
-    "‮desrever",
+    "\u202edesrever",
     "a\nb\r\nc: 1",
     "'\"\\#: {}[]&*!|>%@`",
     "${oc.env:HOME}",
@@ -282,13 +282,12 @@ def test_hostile_values_in_files_stay_text_or_are_refused(tmp_path: Path, ending
     path.write_bytes(before[ending])
     change = Change("attention", "eager", text)
 
-    try:
-        home = apply(change, path)
-    except ConfigError as error:
-        assert text == "\ud800"  # noqa: PT017 - half a character: neither YAML nor TOML nor UTF-8 has one
-        assert ending != "json"
-        assert str(error).isprintable()
+    if text == "\ud800" and ending == "toml":  # half a character: JSON and YAML can write one as an escape
+        with pytest.raises(ConfigError) as caught:
+            apply(change, path)
+        assert str(caught.value).isprintable()
     else:
+        home = apply(change, path)
         assert home["attention"] == text
         assert home["b"] == 1
         undo(change, path)

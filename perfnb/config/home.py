@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import Any, Self
 
 from perfnb.config.dialects.dialect import Dialect
-from perfnb.config.dialects.known import dialect_of, view
+from perfnb.config.dialects.known import dialect_of, rules_of, view
 from perfnb.config.dialects.plain import PLAIN
 from perfnb.config.mapping import as_text, has_knob, path_of, value_of
 from perfnb.config.snippets import snippet
-from perfnb.config.tree import ABSENT, Path, at, same
+from perfnb.config.tree import ABSENT, Path, at, children, same
 from perfnb.errors import ConfigError, NoPlaceError
 from perfnb.safe_text import clean
 
@@ -124,8 +124,8 @@ class Home(Mapping[str, Any]):
             raise self.no_place(knob, value)
         prefix, dialect = self.place(knob)
         node = at(self.tree, prefix)
-        rule = dialect.rule(knob)
-        if rule is None or (dialect is PLAIN and at(node, (knob,)) is not ABSENT):
+        rule = next((each for each in rules_of(children(node) or {}, dialect) if each.knob == knob), None)
+        if rule is None:
             return {(*prefix, knob): value}
         try:
             written = rule.write(value, node)

@@ -73,6 +73,10 @@ READ: list[tuple[Mapping[str, Any], str, Any]] = [
     (AK | {"dynamo_backend": "inductor"}, "compile", True),
     (AK, "compile", False),
     (AK, "gradient_accumulation_steps", 1),
+    # a script's own names beside those of a library
+    (AK | {"dataloader_num_workers": 2, "lr": 0.1}, "num_workers", 2),
+    (PL | {"workers": 2}, "num_workers", 2),
+    (PL | {"num_workers": 2}, "num_workers", 2),
 ]
 
 
@@ -146,6 +150,8 @@ WRITTEN: list[tuple[Mapping[str, Any], Change, Mapping[str, Any]]] = [
     (AF, Change("precision", "fp32", "bf16"), AF | {"mixed_precision": "bf16"}),
     (AF, Change("compile", before=False, after=True), AF | {"dynamo_config": {"dynamo_backend": "INDUCTOR"}}),
     (AK, Change("precision", "fp32", "fp16"), {"mixed_precision": "fp16"}),
+    (AK | {"workers": 0}, Change("num_workers", 0, 2), AK | {"workers": 2}),
+    (PL | {"num_workers": 0}, Change("num_workers", 0, 2), PL | {"num_workers": 2}),
     (AK, Change("compile", before=False, after=True), AK | {"dynamo_backend": "inductor"}),
 ]
 

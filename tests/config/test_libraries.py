@@ -66,9 +66,9 @@ def test_training_arguments_give_new_ones_and_come_back_equal(arguments: Any, ch
 
 
 def test_what_training_arguments_refuse_or_set_back_is_said_and_nothing_changes(arguments: Any) -> None:
-    with pytest.raises(ConfigError, match="TrainingArguments refuses it: .*Ampere"):
+    with pytest.raises(ConfigError, match=r"TrainingArguments refuses it: .*Ampere"):
         apply(Change("matmul_precision", "highest", "high"), arguments)
-    with pytest.raises(ConfigError, match="TrainingArguments refuses it: .*prefetch_factor"):
+    with pytest.raises(ConfigError, match=r"TrainingArguments refuses it: .*prefetch_factor"):
         apply(Change("prefetch_factor", None, 4), arguments)
     with pytest.raises(ConfigError, match="cannot hold pin_memory = True together with the rest"):
         apply(Change("pin_memory", before=False, after=True), arguments)
@@ -188,7 +188,7 @@ def test_omegaconf_types_are_held(omegaconf: Any) -> None:
     config = omegaconf.OmegaConf.structured(Loader)
 
     assert apply(Change("num_workers", 0, 4), config).num_workers == 4
-    with pytest.raises(ConfigError, match="the OmegaConf config refuses it: .*'many'"):
+    with pytest.raises(ConfigError, match=r"the OmegaConf config refuses it: .*'many'"):
         apply(Change("num_workers", 0, "many"), config)
 
 

@@ -33,7 +33,7 @@ def test_the_old_bytes_lie_in_a_backup_beside_the_file_until_they_are_put_back(f
     restore_bytes(file, NEW)
 
     assert file.read_bytes() == OLD
-    assert sorted(os.listdir(file.parent)) == ["train.json"]
+    assert list(file.parent.iterdir()) == [file]
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o755])
@@ -90,7 +90,7 @@ def test_a_file_that_was_edited_since_it_was_read_is_left_alone(file: Path) -> N
         replace_bytes(file, OLD, NEW)
 
     assert file.read_bytes() == b"edited"
-    assert os.listdir(file.parent) == ["train.json"]
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_undo_does_not_lose_an_edit_by_hand(file: Path) -> None:
@@ -177,7 +177,7 @@ def test_what_the_system_refuses_leaves_the_file_and_no_litter(tmp_path: Path) -
         replace_bytes(file, OLD, NEW)
 
     assert file.read_bytes() == OLD
-    assert os.listdir(tmp_path) == [file.name]
+    assert list(tmp_path.iterdir()) == [file]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -11,6 +11,7 @@ from perfnb.config.dialects.dialect import Dialect
 from perfnb.config.dialects.huggingface import HUGGINGFACE
 from perfnb.config.dialects.lightning import LIGHTNING
 from perfnb.config.dialects.plain import PLAIN
+from perfnb.config.rules import Rule
 from perfnb.config.tree import ABSENT, DEEPEST, Path, can_grow, children
 from perfnb.errors import ConfigError
 
@@ -68,7 +69,7 @@ def view(node: Any, dialect: Dialect | None = None, depth: int = 0) -> dict[Any,
     dialect = dialect or dialect_of(node)
     held = held_rules(node, dialect)
     seen: dict[Any, Any] = dict(held)
-    claims = dialect.claims if dialect is not PLAIN else _used(names, held)
+    claims = _used(names, held) | (dialect.claims if dialect is not PLAIN else frozenset())
     for name, value in names.items():
         if name in claims or name in seen:
             continue
@@ -86,13 +87,28 @@ def held_rules(node: Any, dialect: Dialect) -> dict[str, Any]:
     """
     names = children(node) or {}
     grows = can_grow(node)
-    rules = dialect.rules if dialect is not PLAIN else [rule for rule in dialect.rules if rule.knob not in names]
-    found = {rule.knob: (rule, rule.read(names)) for rule in rules}
+    found = {rule.knob: (rule, rule.read(names)) for rule in rules_of(names, dialect)}
     return {
         knob: value
         for knob, (rule, value) in found.items()
         if value is not ABSENT and (grows or any(path[0] in names for path in rule.paths))
     }
+
+
+def rules_of(names: Mapping[Any, Any], dialect: Dialect) -> list[Rule]:
+    """Rules for a node: those of the dialect, and the usual other names where it may hold names of the user's own.
+
+    A knob that stands under its canonical name needs no rule of the usual names.
+    """
+    if dialect is PLAIN:
+        return [rule for rule in PLAIN.rules if rule.knob not in names]
+    if dialect.sections is not None:
+        return list(dialect.rules)
+    spoken_for = {rule.knob for rule in dialect.rules} | names.keys()
+    return [
+        *dialect.rules,
+        *(rule for rule in PLAIN.rules if rule.knob not in spoken_for and not dialect.claims & {path[0] for path in rule.paths}),
+    ]
 
 
 def _used(names: Mapping[Any, Any], held: Mapping[str, Any]) -> frozenset[Any]:

@@ -146,19 +146,28 @@ def _replaced(text: str, key: Any, node: Any, value: Any, path: Path) -> list[Sp
 
 
 def _inserted(text: str, node: Any, pairs: list[tuple[Any, Any]], path: Path) -> Splice:
-    """New names after the last one where its value ends on its line, else before the first one."""
+    """New names after the last one where the end of its value is known, else before the first one."""
     lines = [f"{written(name, path)}: {written(value, path)}" for name, value in pairs]
     if node.flow_style or not node.value:
         if text[node.start_mark.index : node.start_mark.index + 1] != "{":
             raise misplaced(path, "the file holds no mapping")
         place = node.start_mark.index + 1
         return Splice(place, place, ", ".join(lines) + (", " if node.value else ""))
-    first, last = node.value[0][0], node.value[-1][1]
+    first, last = node.value[0][0], _last_piece(node)
     indent = " " * first.start_mark.column
-    own = last.start_mark.index >= node.value[-1][0].end_mark.index
-    if last.id == "scalar" and own and last.style not in ("|", ">") and last.end_mark.index > last.start_mark.index:
-        rest = _AFTER_VALUE.match(text, last.end_mark.index)
-        if rest is not None:
-            return Splice(rest.end(), rest.end(), "".join(f"{newline_of(text)}{indent}{line}" for line in lines))
+    rest = None if last is None else _AFTER_VALUE.match(text, last.end_mark.index)
+    if rest is not None:
+        return Splice(rest.end(), rest.end(), "".join(f"{newline_of(text)}{indent}{line}" for line in lines))
     place = first.start_mark.index
     return Splice(place, place, "".join(f"{line}{newline_of(text)}{indent}" for line in lines))
+
+
+def _last_piece(node: Any) -> Any:
+    """The value that ends a block, whose own end is known; None where it stands elsewhere or ends with a block of text."""
+    while node.id != "scalar" and not node.flow_style and node.value:
+        inner = node.value[-1][1] if node.id == "mapping" else node.value[-1]
+        if inner.start_mark.index < node.start_mark.index:
+            return None
+        node = inner
+    ends = node.id != "scalar" or node.style not in ("|", ">")
+    return node if ends and node.end_mark.index > node.start_mark.index else None
