@@ -14,7 +14,7 @@ from perfnb.config.home import Home
 from perfnb.config.mapping import has_knob, value_of
 from perfnb.config.object_home import ObjectHome
 from perfnb.config.tree import ABSENT, same
-from perfnb.errors import NoPlaceError, StaleChange
+from perfnb.errors import ConfigError, NoPlaceError, StaleChange
 from perfnb.fix import Suggestion
 from perfnb.prediction import Change
 from perfnb.safe_text import clean
@@ -27,7 +27,7 @@ Config = TypeVar("Config")
 _LONGEST: Final = 80
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Preview:
     """What a change would do to a config, before it does.
 
@@ -79,9 +79,14 @@ class Preview:
         return _as_given(self.config, _committed(self.before, self.after, self.changes))
 
     def __str__(self) -> str:
-        """The diff, then what has no place with its code."""
-        parts = [self.diff or "no change\n"] if self.changes or not self.reason else []
+        """The diff without characters that act on a terminal, then what has no place with its code."""
+        lines = [clean(line.removesuffix("\r")) for line in self.diff.split("\n")]
+        parts = ["\n".join(lines) if self.diff else "no change\n"] if self.changes or not self.reason else []
         return "\n".join([*parts, *([self.reason, *self.snippets] if self.reason else [])])
+
+    def __repr__(self) -> str:
+        """As the text: what a notebook shows at the end of a cell."""
+        return str(self)
 
 
 def preview(what: Changes, config: Any) -> Preview:
@@ -222,11 +227,9 @@ def undo(what: Changes, config: Any) -> Any:
     if before is not None:
         _check(before, changes)
         return _as_given(config, before.commit_revert(home))
-    edits = way_back(home.value, {change.knob: change.after for change in changes})
-    if edits:
-        exact = home.with_edits(edits)
-        if all(same(value_of(exact, change.knob), change.before) for change in changes if has_knob(exact, change.knob)):
-            return _as_given(config, exact)
+    exact = _as_it_was(home, changes)
+    if exact is not None:
+        return _as_given(config, exact)
     return _as_given(config, home.with_knobs({change.knob: change.after for change in inverse}))
 
 
@@ -248,6 +251,19 @@ def _committed(before: Home, after: Home, changes: Sequence[Change]) -> Home:
     if isinstance(done, ObjectHome):
         remember(before.value, done.value, {change.knob: change.after for change in changes})
     return done
+
+
+def _as_it_was(home: Home, changes: Sequence[Change]) -> Home | None:
+    """The home with what the changes replaced; None where that is not remembered, or would not be what the changes say."""
+    edits = way_back(home.value, {change.knob: change.after for change in changes})
+    if not edits:
+        return None
+    try:
+        exact = home.with_edits(edits)
+        _check(exact, changes)
+    except (ConfigError, StaleChange):
+        return None
+    return exact
 
 
 def _as_given(given: Any, home: Home) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -64,7 +65,7 @@ def differences(one: Any, other: Any, depth: int = 0) -> dict[Path, Any]:
     >>> differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}})
     {('a', 'c'): 3}
     """
-    here, there = children(one), children(other)
+    here, there = _settable(one), _settable(other)
     if one is other:
         return {}
     alike = type(one) is type(other) or (isinstance(one, Mapping) and isinstance(other, Mapping))
@@ -77,3 +78,11 @@ def differences(one: Any, other: Any, depth: int = 0) -> dict[Path, Any]:
         else:
             found |= {(name, *path): value for path, value in differences(here[name], there[name], depth + 1).items()}
     return found
+
+
+def _settable(node: Any) -> Mapping[Any, Any] | None:
+    """What a node holds by name, without what a dataclass works out by itself."""
+    names = children(node)
+    if names is None or not dataclasses.is_dataclass(node):
+        return names
+    return {field.name: names[field.name] for field in dataclasses.fields(node) if field.init and field.name in names}

@@ -1,4 +1,4 @@
-"""A config that is a JSON file: read it, or find the one that lies beside a trace."""
+"""A config that is a file, only to be read: JSON, YAML or TOML, or the one that lies beside a trace."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from perfnb.config.as_config import as_config
+from perfnb.config.file_home import FORMATS, FileHome
 from perfnb.errors import ConfigError
 
 CONFIG_NAME: Final = "config.json"
@@ -14,12 +16,12 @@ CONFIG_NAME: Final = "config.json"
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """Knobs and their values.
+    """Knobs and their values, by canonical name where the file has those of a library.
 
     Parameters
     ----------
     file
-        A JSON object, nested or not.
+        A JSON object, or a .yaml, .yml or .toml file, nested or not.
 
     Returns
     -------
@@ -29,13 +31,15 @@ def read_config(file: Path) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        If the file cannot be read, is no JSON, or holds something else than an object.
+        If the file cannot be read, is not of its format, or holds something else than names and values.
 
     Examples
     --------
     >>> read_config(Path("data/samples/slow_loader/config.json"))["num_workers"]
     0
     """
+    if file.suffix.lower() in FORMATS and file.suffix.lower() != ".json":
+        return dict(FileHome(file))
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -47,7 +51,7 @@ def read_config(file: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         message = f"{file} holds a {type(config).__name__}: a config is a JSON object of knobs and their values"
         raise ConfigError(message)
-    return config
+    return dict(as_config(config))
 
 
 def config_beside(path: Path, otherwise: Mapping[str, Any]) -> Mapping[str, Any]:
