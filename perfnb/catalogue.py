@@ -10,6 +10,7 @@ from typing import Final
 
 import perfnb.detectors
 import perfnb.fixes
+import perfnb.training.diagnoses
 from perfnb.detector import Detector
 from perfnb.fix import Fix
 
@@ -39,6 +40,19 @@ def detectors() -> tuple[Detector, ...]:
     return in_order(
         getattr(import_module(f"perfnb.detectors.{file.name}"), file.name) for file in iter_modules(perfnb.detectors.__path__)
     )
+
+
+@cache
+def training_detectors() -> tuple[Detector, ...]:
+    """All detectors of the training itself, by name; they claim no time and are ranked apart.
+
+    Examples
+    --------
+    >>> {"non_finite_loss", "overfitting"} <= {detector.name for detector in training_detectors()}
+    True
+    """
+    files = iter_modules(perfnb.training.diagnoses.__path__)
+    return in_order(getattr(import_module(f"perfnb.training.diagnoses.{file.name}"), file.name) for file in files)
 
 
 def in_order(found: Iterable[Detector]) -> tuple[Detector, ...]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, cast
+from functools import cache
+from typing import Any, Final, Literal
 
 import pandas as pd
 
@@ -22,8 +22,9 @@ FLAG_ABOVE: Final = 0.05
 
 _OTHERS: Final = ("ledger", "work", "config", "machine", "world_size", "earlier")
 
-Unit = Literal["time", "memory", "opportunity"]
-"""What a detector's loss is counted in: time of a step; bytes of a memory; nothing lost, but something unused."""
+Unit = Literal["time", "memory", "opportunity", "training"]
+"""What a detector's loss is counted in: time of a step; bytes of a memory; nothing lost, but something unused; of the training
+itself nothing that could be counted without a probe."""
 
 
 class Unmeasured(PerfnbError):  # noqa: N818 - it is an answer, not a failure
@@ -36,12 +37,21 @@ class ConfigHint(PerfnbError):  # noqa: N818 - as above
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DetectorExample:
-    """A small run and the share of step time, or of memory, that a detector must find lost in it."""
+    """A small run and the share of step time, or of memory, that a detector must find lost in it.
+
+    `fires` stands in its place for detectors of unit "training": whether it must fire, None where it cannot look.
+    """
 
     title: str
-    run: Run
+    make_run: Callable[[], Run]
     lost_share: float
     tolerance: float = 1e-9
+    fires: bool | None = None
+
+    @property
+    def run(self) -> Run:
+        """The run, made when it is first asked for: a diagnosis asks for none."""
+        return self.make_run()
 
 
 def example(
@@ -62,18 +72,20 @@ def example(
     >>> example("nothing", lost_share=0, steps="rank step start_us duration_us\n0 1 0 100").run.steps.shape
     (1, 9)
     """
-    frames = {name: table_from_text(name, text) for name, text in tables.items()}
-    run = dataclasses.replace(
-        Run(
+
+    @cache
+    def make_run() -> Run:
+        frames: dict[str, Any] = {name: table_from_text(name, text) for name, text in tables.items()}
+        return Run(
             config=config or {},
             signals=frozenset({*frames, *signals}),
             world_size=world_size,
             machine=machine or Machine(),
             earlier=earlier,
-        ),
-        **cast("dict[str, Any]", frames),
-    )
-    return DetectorExample(title, run, lost_share)
+            **frames,
+        )
+
+    return DetectorExample(title, make_run, lost_share)
 
 
 DetectorFunction = Callable[..., pd.DataFrame]
@@ -123,7 +135,7 @@ class Detector:
         -------
         pandas.DataFrame
             Rows with rank and either start_us and duration_us, or step and lost_us; of memory device, bytes and capacity_bytes;
-            further columns explain.
+            of training step, statistic, threshold, fires and symptom; further columns explain.
 
         Raises
         ------
@@ -200,7 +212,7 @@ def detector(
     recorded_only_when
         Why no recorded run shows it yet; empty where one does.
     unit
-        What its loss is counted in; an opportunity loses nothing and is ranked apart.
+        What its loss is counted in; an opportunity loses nothing and is ranked apart, and so is the training itself.
     after
         Detectors that claim their time before this one: causes before what they are a case of.
     is_base

@@ -13,7 +13,7 @@ import pandas as pd
 
 from perfnb.analyses.whole_window import NO_STEPS_NOTE, whole_window
 from perfnb.bootstrap import INTERVAL, resamples
-from perfnb.catalogue import detectors
+from perfnb.catalogue import detectors, training_detectors
 from perfnb.detector import ConfigHint, Detector, Unmeasured
 from perfnb.errors import NoStepsError
 from perfnb.findings import Cleared, Diagnosis, Finding, Hint, NotMeasured
@@ -21,6 +21,7 @@ from perfnb.ground import Ground
 from perfnb.memory_loss import measure_memory
 from perfnb.run import Run
 from perfnb.severity import FEWEST_STEPS, measure
+from perfnb.training.diagnosis import in_precedence, measure_training
 
 _DRAWS: Final = 500
 _FEWEST_DEVICE_OPS: Final = 10  # a choice: fewer are one call of one operator, which says nothing of a training
@@ -42,7 +43,8 @@ def diagnose(run: Run, *, earlier: Sequence[Run] = ()) -> Diagnosis:
     -------
     Diagnosis
         Tables `.findings` (worst first), `.not_limiting`, `.not_measured`; every detector is in exactly one, or in `possible`
-        where fewer than three steps could be used. A run without steps is not an error: every detector then says so.
+        where fewer than three steps could be used. A run without steps is not an error: every detector then says so. What the
+        curve says of the training itself stands apart, in the same tables of `.training`.
 
     Examples
     --------
@@ -51,6 +53,22 @@ def diagnose(run: Run, *, earlier: Sequence[Run] = ()) -> Diagnosis:
     True
     """
     run = replace(run, earlier=tuple(earlier)) if earlier else run
+    return replace(_of_time_and_memory(run), training=_of_training(run))
+
+
+def _of_training(run: Run) -> Diagnosis:
+    """What the curve says of the training itself: what rests on counts first, the surest of it before the rest."""
+    answers = in_precedence(_answer(each, run, NoStepsError()) for each in training_detectors())
+    return Diagnosis(
+        found=tuple(each for each in answers if isinstance(each, Finding)),
+        possible=(),
+        cleared=tuple(each for each in answers if isinstance(each, Cleared)),
+        unmeasured=tuple(each for each in answers if isinstance(each, NotMeasured)),
+        run_line=repr(run),
+    )
+
+
+def _of_time_and_memory(run: Run) -> Diagnosis:
     ground: Ground | NoStepsError
     try:
         ground = Ground.of(run)
@@ -88,6 +106,8 @@ def diagnose(run: Run, *, earlier: Sequence[Run] = ()) -> Diagnosis:
 def _answer(detector: Detector, run: Run, ground: Ground | NoStepsError) -> Finding | Cleared | NotMeasured | Hint:
     """What one detector says; a failure of its own hides no other's answer."""
     try:
+        if detector.unit == "training":
+            return measure_training(detector, run)
         if detector.unit != "time":
             return measure_memory(detector, run, None if isinstance(ground, NoStepsError) else ground)
         if isinstance(ground, NoStepsError):

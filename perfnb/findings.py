@@ -44,7 +44,7 @@ class Finding:
     confidence, record
         Probability that the finding is right, and the counts that it rests on, in words.
     tier
-        1 device trace, 2 host clock per step, 3 samples.
+        1 device trace, 2 host clock per step, 3 samples; of the training itself "observed" on its curve or "probed".
     ranks, steps
         Ranks that lose the time; numbers of the steps that were used.
     evidence
@@ -54,7 +54,8 @@ class Finding:
     upper_bound
         Whether less than `severity` may be lost.
     unit
-        What `severity` is a share of: "time" of the step, "memory" of the device or host; "opportunity": nothing is lost.
+        What `severity` is a share of: "time" of the step, "memory" of the device or host; "opportunity": nothing is lost;
+        "training": severity is NaN until a probe has told what a change brings.
     lost_bytes
         Memory lost; NaN where time is.
     """
@@ -67,13 +68,13 @@ class Finding:
     lost_us: float
     confidence: float
     record: str
-    tier: int
+    tier: int | Literal["observed", "probed"]
     ranks: tuple[int, ...]
     steps: tuple[int, ...]
     evidence: pd.DataFrame
     summary: str
     upper_bound: bool = False
-    unit: Literal["time", "memory", "opportunity"] = "time"
+    unit: Literal["time", "memory", "opportunity", "training"] = "time"
     lost_bytes: float = float("nan")
 
 
@@ -151,6 +152,8 @@ class Diagnosis:
         Sentences of the reader that people should know.
     hints
         What only the config tells.
+    training
+        The same of the training itself, by its curve: never ranked against time or memory.
     """
 
     found: tuple[Finding, ...]
@@ -165,6 +168,7 @@ class Diagnosis:
     run_line: str = ""
     notes: tuple[str, ...] = ()
     hints: tuple[Hint, ...] = ()
+    training: Diagnosis | None = None
 
     @property
     def findings(self) -> pd.DataFrame:
@@ -182,19 +186,20 @@ class Diagnosis:
         return _frame(self.unmeasured, NOT_MEASURED_COLUMNS)
 
     def __getitem__(self, detector: str) -> Finding:
-        """The finding of a detector.
+        """The finding of a detector, of the training itself too.
 
         Raises
         ------
         KeyError
             If that detector has no finding; the message says what it has instead.
         """
-        for finding in (*self.found, *self.possible):
+        both = (self, self.training) if self.training else (self,)
+        for finding in (finding for each in both for finding in (*each.found, *each.possible)):
             if finding.detector == detector:
                 return finding
         elsewhere: Mapping[str, str] = {
-            **{item.detector: item.summary for item in self.cleared},
-            **{item.detector: f"not measured: {item.reason}" for item in self.unmeasured},
+            **{item.detector: item.summary for each in both for item in each.cleared},
+            **{item.detector: f"not measured: {item.reason}" for each in both for item in each.unmeasured},
         }
         message = f"no finding of {detector!r}: {elsewhere.get(detector, 'there is no such detector')}"
         raise KeyError(message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import pandas as pd
@@ -18,7 +18,13 @@ EVIDENCE_ROWS: Final = 50
 """Rows of evidence on screen; the whole stands in `Finding.evidence`."""
 
 _HIGHEST_CHANCE: Final = 0.99
-TIERS: Final = {1: "tier 1: device clock", 2: "tier 2: host clock", 3: "tier 3: samples"}
+TIERS: Final[Mapping[int | str, str]] = {
+    1: "tier 1: device clock",
+    2: "tier 2: host clock",
+    3: "tier 3: samples",
+    "observed": "seen on the curve, not probed",
+    "probed": "probed",
+}
 
 
 def predicted(answer: Prediction | Unknown) -> str:

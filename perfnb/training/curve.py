@@ -42,7 +42,7 @@ class Curve:
     is_skipped
         Whether the gradient scaler skipped the step on any rank.
     validation_losses
-        NaN where there was no evaluation.
+        NaN where there was no evaluation, or where it was not finite.
     learning_rates, gradient_norms, clip_norms
         NaN where not told.
     batch_sizes
@@ -154,11 +154,11 @@ def curve_of(training: pd.DataFrame, config: Mapping[str, Any]) -> Curve:
         is_told=points["told"].to_numpy(dtype=bool),
         is_finite=points["finite"].to_numpy(dtype=bool),
         is_skipped=points["skipped"].to_numpy(dtype=bool),
-        validation_losses=points["validation_loss"].to_numpy(dtype=np.float64),
-        learning_rates=points["learning_rate"].to_numpy(dtype=np.float64),
+        validation_losses=_finite(points["validation_loss"]),
+        learning_rates=_finite(points["learning_rate"]),
         gradient_norms=points["gradient_norm"].to_numpy(dtype=np.float64),
-        clip_norms=points["clip_norm"].to_numpy(dtype=np.float64),
-        batch_sizes=points["batch_size"].to_numpy(dtype=np.float64),
+        clip_norms=_finite(points["clip_norm"]),
+        batch_sizes=_finite(points["batch_size"]),
         ranks=tuple(sorted(int(rank) for rank in rows["rank"].unique())),
         repeated_steps=repeated,
         planned_steps=whole_number(config, "planned_steps"),
@@ -204,6 +204,11 @@ def evidence(curve: Curve, places: Any, statistic: Any, threshold: float, *, fir
     steps = curve.steps[np.atleast_1d(np.asarray(places, dtype=np.intp))]
     rank = min(curve.ranks, default=0)
     return pd.DataFrame({"rank": rank, "step": steps, "statistic": statistic, "threshold": threshold, "fires": fires, **more})
+
+
+def _finite(column: pd.Series) -> Floats:
+    values = column.to_numpy(dtype=np.float64)
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _of_all_ranks(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,63 @@
+"""Detector of a loss that jumps up at the start of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from perfnb.detector import Unmeasured, detector
+from perfnb.training.curve import curve_of, evidence
+from perfnb.training.examples import curve_example, decay
+
+_WINDOW: Final = 100
+_FEWEST: Final = 20
+_ABOVE: Final = 1.35
+
+
+def _peaked(peak: float, count: int = 40) -> np.ndarray:
+    losses = decay(count, noise=0.0)
+    losses[:3] = 2.0
+    losses[8] = 2.0 * peak
+    return losses
+
+
+@detector(
+    family="training",
+    unit="training",
+    title="The loss jumps up at the start",
+    injected_by="rates of the DeepOBS sweep that were too high",
+    source="training.md 3: max of the first 100 losses over 1.35 times the mean of the first 3; 1 % of 187 healthy AlgoPerf runs",
+    not_to_confuse_with=("non_finite_loss",),
+    flag_above=_ABOVE,
+    examples=(
+        curve_example("up to 1.4 times its start, on both of two ranks", _peaked(1.4), fires=True, ranks=2),
+        curve_example("up to 1.3 times its start", _peaked(1.3), fires=False),
+        curve_example("up to twice its start after the first 100", [*decay(100, noise=0), 4.0], fires=False),
+        curve_example("nineteen losses", _peaked(1.4, 19), fires=None),
+        curve_example("a loss that starts below zero", -decay(40), fires=None),
+        curve_example("a constant", np.ones(40), fires=False),
+    ),
+)
+def early_instability(training: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataFrame:
+    """Largest of the first 100 losses over the mean of the first three: a jump of more than 35 %.
+
+    It matters because such a run loses what its initialisation was worth, and often stays worse to the end: a warm-up or a lower
+    rate avoids it. It cannot see jumps after the first 100 points, and small batches jump by chance.
+    """
+    curve = curve_of(training, config)
+    losses = curve.losses[curve.points[:_WINDOW]]
+    if len(losses) < _FEWEST:
+        message = f"{_FEWEST} losses from the start are needed, here are {len(losses)}"
+        raise Unmeasured(message)
+    start = curve.first_loss
+    if not start > 0.0:
+        message = f"its ratio to the start needs a start above zero, the first three losses have the mean {start:.4g}"
+        raise Unmeasured(message)
+    highest = int(np.argmax(np.where(np.isfinite(losses), losses, -np.inf)))
+    ratio = float(losses[highest]) / start
+    step = int(curve.steps[curve.points[highest]])
+    words = f"Within the first {len(losses)} losses the highest, at step {step}, was {ratio:.3g} times the start"
+    return evidence(curve, curve.points[[highest]], ratio, _ABOVE, fires=ratio > _ABOVE, symptom=words)
