@@ -1,0 +1,216 @@
+"""Memory of a training as a dry run and measured points tell it: peak, phases, what holds it, and how far to believe it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import pandas as pd
+
+from perfnb.memory_ledger import memory_at, memory_by
+from perfnb.prediction import Unknown
+from perfnb.run import Run
+from perfnb.whatif.dry_run_levels import LEVELS, Level, Residual, corrected, interval
+from perfnb.whatif.dry_run_setup import AUTOCAST, TrainingSetup
+from perfnb.whatif.dry_run_step import PHASES
+from perfnb.whatif.dry_run_trace import DryRun, Target
+
+NOT_MODELLED: Final = "not modelled (measured)"
+"""Category of the bytes that measured peaks add to a dry run."""
+
+_ALWAYS: Final = (
+    "gradients are set to None, and loss and batch dropped, at the end of each step",
+    "one stream, no data parallelism, nothing kept for logging",
+)
+_PHASE_COLUMNS: Final = ("phase", "dry_run_bytes", "residual_bytes", "peak_bytes")
+_HELD_COLUMNS: Final = ("category", "phase", "bytes", "share", "blocks")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MemoryEstimate:
+    """Memory of a training.
+
+    Attributes
+    ----------
+    peak_bytes
+        Highest allocated bytes.
+    low_bytes, high_bytes
+        80 % interval of it, a prior: it has not been compared with a GPU's peaks.
+    level
+        How far to believe it; `LEVELS` says what each rests on.
+    basis
+        That in words.
+    peak_phase
+        The phase that reaches it.
+    phases
+        One row per phase: phase, dry_run_bytes, residual_bytes (added by measured peaks), peak_bytes.
+    held
+        What holds the memory at the peak: category, phase (that made it), bytes, share, blocks; the bytes sum to the peak. Empty
+        where nothing but real steps was run.
+    reserved_bytes
+        Peak of what the caching allocator would reserve for the blocks of the dry run, simulated; None for the CPU.
+    unmodelled
+        Operators whose memory the dry run does not see whole.
+    assumptions
+        What must hold.
+    run
+        The dry run's table allocations; None where there is none.
+    """
+
+    peak_bytes: int
+    low_bytes: int
+    high_bytes: int
+    level: Level
+    basis: str
+    peak_phase: str
+    phases: pd.DataFrame
+    held: pd.DataFrame
+    reserved_bytes: int | None
+    unmodelled: tuple[str, ...]
+    assumptions: tuple[str, ...]
+    run: Run | None
+
+    def verdict(self, usable_bytes: int) -> Literal["does not fit", "may run out of memory", "may fit", "fits"]:
+        """Whether it fits in so many usable bytes; "fits" is only said where measured peaks stand behind it.
+
+        Parameters
+        ----------
+        usable_bytes
+            Memory of the device minus what others and the context hold.
+        """
+        if self.low_bytes > usable_bytes:
+            return "does not fit"
+        if max(self.high_bytes, self.reserved_bytes or 0) > usable_bytes:
+            return "may run out of memory"
+        return "fits" if self.level in "AB" else "may fit"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MemoryPrediction:
+    """Memory of a training now and after changes.
+
+    Attributes
+    ----------
+    before, after
+        The two; the same where nothing changes.
+    changes
+        Knob to its new value.
+    """
+
+    before: MemoryEstimate
+    after: MemoryEstimate
+    changes: Mapping[str, Any]
+
+    @property
+    def saved_bytes(self) -> int:
+        """What the peak falls by; negative where it rises."""
+        return self.before.peak_bytes - self.after.peak_bytes
+
+
+def estimate(
+    dry: DryRun, setup: TrainingSetup, target: Target, residuals: list[Residual], *, by_line: bool, is_real: bool
+) -> MemoryEstimate:
+    """The memory of one setup from its dry run and what measured points add to it.
+
+    Parameters
+    ----------
+    dry, setup, target
+        The dry run and what it was of.
+    residuals
+        Of measured points.
+    by_line
+        Whether the points are of this setup but for the batch.
+    is_real
+        Whether they are of real steps on the CPU.
+    """
+    add = corrected(dry.phase_bytes, residuals, setup.size)
+    phases = _phases(dry.phase_bytes, add)
+    highest = phases.iloc[int(phases["peak_bytes"].to_numpy().argmax())]
+    unmodelled = [*dry.opaque, *dry.workspace]
+    is_cuda = target == "cuda"
+    if is_cuda:
+        unmodelled += dry.fused_attention
+    is_narrow = is_cuda and setup.precision in AUTOCAST
+    level: Level = "C"
+    if is_real and is_cuda:
+        level = "D"
+    elif residuals:
+        level = "B"
+    elif unmodelled or is_narrow:
+        level = "D"
+    low, high = interval(dry.phase_bytes, residuals, setup.size, level, by_line=by_line)
+    assumptions = [*_ALWAYS, *dry.notes]
+    if is_cuda:
+        assumptions.append("not validated on a GPU: operators are those that torch runs on the CPU")
+    if is_narrow:
+        assumptions.append("autocast casts the operators that it casts on the CPU; on CUDA its list is another")
+    if residuals and not by_line:
+        assumptions.append("what the dry run does not see stays the same under the changes")
+    points = f", {len(residuals)} measured {'point' if len(residuals) == 1 else 'points'}" if residuals else ""
+    return MemoryEstimate(
+        int(highest["peak_bytes"]),
+        low,
+        high,
+        level,
+        f"dry run{points}{' on the CPU' if is_real else ''}: {LEVELS[level]}",
+        str(highest["phase"]),
+        phases,
+        _held(dry, str(highest["phase"]), int(highest["residual_bytes"])),
+        dry.reserved_bytes,
+        tuple(sorted(unmodelled)),
+        tuple(assumptions),
+        dry.run,
+    )
+
+
+def estimate_by_lines(points: Sequence[Residual], setup: TrainingSetup, target: Target, reason: str) -> MemoryEstimate:
+    """The memory of one setup from real steps alone: a line through the peaks of each phase.
+
+    Parameters
+    ----------
+    points
+        Real steps at small batches; residuals against nothing.
+    setup, target
+        What is estimated.
+    reason
+        Why there is no dry run.
+    """
+    nothing = dict.fromkeys(PHASES, 0)
+    add = corrected(nothing, points, setup.size)
+    phases = _phases(nothing, add)
+    level: Level = "B" if target == "cpu" else "D"
+    low, high = interval(nothing, points, setup.size, level, by_line=True)
+    highest = phases.iloc[int(phases["peak_bytes"].to_numpy().argmax())]
+    peak, phase = int(highest["peak_bytes"]), str(highest["phase"])
+    return MemoryEstimate(
+        peak,
+        low,
+        high,
+        level,
+        f"{len(points)} pairs of real steps on the CPU, then a line for each phase",
+        phase,
+        phases,
+        pd.DataFrame([(NOT_MODELLED, phase, peak, 1.0, 0)], columns=list(_HELD_COLUMNS)),
+        None,
+        (),
+        (*_ALWAYS, f"no dry run: {reason}", "each phase's peak is a line in the batch"),
+        None,
+    )
+
+
+def _phases(dry: Mapping[str, int], add: Mapping[str, float]) -> pd.DataFrame:
+    rows = [(name, dry[name], round(add[name]), dry[name] + round(add[name])) for name in PHASES]
+    return pd.DataFrame(rows, columns=list(_PHASE_COLUMNS))
+
+
+def _held(dry: DryRun, phase: str, residual: int) -> pd.DataFrame:
+    """What holds the memory at the peak of a phase, the residual with it."""
+    at_peak = memory_at(dry.run, sequence=dry.peak_sequence[phase])
+    if isinstance(at_peak, Unknown):
+        return pd.DataFrame(columns=list(_HELD_COLUMNS))
+    held = memory_by(at_peak, ["category", "phase"])
+    if residual:
+        row = {"category": NOT_MODELLED, "phase": phase, "bytes": residual, "share": 0.0, "blocks": 0}
+        held = pd.concat([held, pd.DataFrame([row])], ignore_index=True)
+    return held.assign(share=held["bytes"] / max(int(held["bytes"].sum()), 1))

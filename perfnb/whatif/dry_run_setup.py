@@ -1,0 +1,147 @@
+"""What a dry run trains: the user's four functions, and the knobs that are set on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final
+
+from perfnb.prediction import Unknown
+
+OPTIMIZERS: Final = MappingProxyType(
+    {
+        "sgd": ("SGD", {}),
+        "momentum": ("SGD", {"momentum": 0.9}),
+        "adam": ("Adam", {}),
+        "adamw": ("AdamW", {}),
+        "nadam": ("NAdam", {}),
+        "radam": ("RAdam", {}),
+        "adamax": ("Adamax", {}),
+        "adagrad": ("Adagrad", {}),
+        "adadelta": ("Adadelta", {}),
+        "rmsprop": ("RMSprop", {}),
+        "rprop": ("Rprop", {}),
+    }
+)
+"""Word of the knob optimizer to the class of torch.optim and its arguments; the rate takes no memory."""
+
+AUTOCAST: Final = MappingProxyType({"bf16": "bfloat16", "fp16": "float16"})
+"""Precision under autocast to its dtype."""
+
+DEFAULT_DTYPE: Final = MappingProxyType({"pure_bf16": "bfloat16", "pure_fp16": "float16", "fp64": "float64"})
+"""Precision of everything to the default dtype while model and batch are made."""
+
+_PRECISIONS: Final = ("fp32", *AUTOCAST, *DEFAULT_DTYPE)
+_IMPLEMENTATIONS: Final = ("loop", "foreach", "fused")
+_KNOBS: Final = MappingProxyType(
+    {
+        "batch_size": "a number of samples",
+        "sequence_length": "a number of tokens",
+        "precision": ", ".join(_PRECISIONS),
+        "activation_checkpointing": "none, full, or the names of modules, such as ('blocks.0', 'blocks.1')",
+        "optimizer": ", ".join(OPTIMIZERS),
+        "optimizer_implementation": ", ".join(_IMPLEMENTATIONS),
+        "gradient_accumulation_steps": "a number of micro-batches",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFunctions:
+    """A training as four functions, in place of the user's loop, which reads values.
+
+    Attributes
+    ----------
+    model_fn
+        Called as `model_fn()`: the model, on the CPU.
+    batch_fn
+        Called as `batch_fn(batch_size)`, or `batch_fn(batch_size, sequence_length)` where a sequence length is given: one batch,
+        of whatever form, on the CPU.
+    loss_fn
+        Called as `loss_fn(model, batch)`: the loss, a tensor with one value.
+    optimizer_fn
+        Called as `optimizer_fn(parameters)`: the optimizer.
+    """
+
+    model_fn: Callable[[], Any]
+    batch_fn: Callable[..., Any]
+    loss_fn: Callable[[Any, Any], Any]
+    optimizer_fn: Callable[[Iterable[Any]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSetup:
+    """Values of the knobs that a dry run knows; None: as the user's functions have it.
+
+    Attributes
+    ----------
+    batch_size
+        Samples of one micro-batch.
+    sequence_length
+        Second argument of `batch_fn`.
+    precision
+        fp32: as the model is made; bf16, fp16: autocast; pure_bf16, pure_fp16, fp64: default dtype of model and batch.
+    activation_checkpointing
+        none; full: each of the repeated blocks; or names of modules.
+    optimizer, optimizer_implementation
+        In place of the user's own.
+    gradient_accumulation_steps
+        Micro-batches of a step.
+    """
+
+    batch_size: int
+    sequence_length: int | None = None
+    precision: str = "fp32"
+    activation_checkpointing: str | tuple[str, ...] = "none"
+    optimizer: str | None = None
+    optimizer_implementation: str | None = None
+    gradient_accumulation_steps: int = 1
+
+    @property
+    def size(self) -> int:
+        """What a batch grows in: samples times tokens."""
+        return self.batch_size * (self.sequence_length or 1)
+
+    def batch_arguments(self) -> tuple[int, ...]:
+        """Arguments of `batch_fn`."""
+        return (self.batch_size,) if self.sequence_length is None else (self.batch_size, self.sequence_length)
+
+    def with_batch(self, batch_size: int, sequence_length: int | None = None) -> TrainingSetup:
+        """The same with another batch; its sequence length stays where none is given."""
+        return replace(self, batch_size=batch_size, sequence_length=sequence_length or self.sequence_length)
+
+
+def setup_from(config: Mapping[str, Any]) -> TrainingSetup | Unknown:
+    """The setup that a config describes; Unknown where it holds a knob or a value that no dry run knows.
+
+    Examples
+    --------
+    >>> setup_from({"batch_size": 8, "precision": "bf16"}).precision
+    'bf16'
+    >>> setup_from({"batch_size": 8, "optimizer": "adafactor"}).needs
+    "an optimizer_fn that makes it, without the knob; or one of sgd, momentum, adam, adamw, nadam, radam, adamax, adagrad, ..."
+    """
+    strange = [name for name in config if name not in _KNOBS]
+    if strange:
+        return Unknown(f"no dry run knows the knob {', '.join(map(str, strange))}", f"one of {', '.join(_KNOBS)}")
+    if "batch_size" not in config:
+        return Unknown("the batch size is not given", "config={'batch_size': ...}, as the training has it now")
+    values = {name: value for name, value in config.items() if value is not None}
+    for name in ("batch_size", "sequence_length", "gradient_accumulation_steps"):
+        value = values.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            return Unknown(f"{name} is {value!r}", f"{_KNOBS[name]}, 1 or more")
+    checkpointing = values.get("activation_checkpointing", "none")
+    if isinstance(checkpointing, (list, tuple)) and all(isinstance(name, str) for name in checkpointing):
+        values["activation_checkpointing"] = tuple(checkpointing)
+    elif checkpointing not in ("none", "full"):
+        return Unknown(f"activation_checkpointing is {checkpointing!r}", _KNOBS["activation_checkpointing"])
+    for name, known in (("precision", _PRECISIONS), ("optimizer_implementation", _IMPLEMENTATIONS)):
+        if name in values and values[name] not in known:
+            return Unknown(f"{name} is {values[name]!r}", f"one of {', '.join(known)}")
+    if "optimizer" in values and values["optimizer"] not in OPTIMIZERS:
+        some = ", ".join(list(OPTIMIZERS)[:8])
+        needs = f"an optimizer_fn that makes it, without the knob; or one of {some}, ..."
+        return Unknown(f"a dry run cannot make the optimizer {values['optimizer']!r}", needs)
+    return TrainingSetup(**values)
