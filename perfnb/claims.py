@@ -18,9 +18,9 @@ def lost_per_step(detector: Detector, evidence: pd.DataFrame, ground: Ground) ->
 
     Evidence with start_us and duration_us is clipped to steps, and on a device job to the time that the device idles. A
     detector that claims ledger parts gets at most what earlier ones left of them, of that part alone where all its rows name
-    one; a detector of the family "over time", which claims nothing, what is more than detectors claimed of that step: what they
-    explain is not told twice. Per part the job loses the smaller of the critical rank's loss and the median rank's (of two
-    ranks the smaller): the excess is imbalance.
+    one; a detector of the family "over time", which claims nothing, what is more than detectors claimed of that step beyond
+    the usual: what they explain of a longer step is not told twice. Per part the job loses the smaller of the critical rank's
+    loss and the median rank's (of two ranks the smaller): the excess is imbalance.
     """
     if evidence.empty:
         return pd.Series(dtype=float)
@@ -29,7 +29,7 @@ def lost_per_step(detector: Detector, evidence: pd.DataFrame, ground: Ground) ->
     if free is not None:
         lost = np.fmin(lost, np.nan_to_num(free))  # a step that the device's events do not tell of counts nothing
     if detector.family == "over time":
-        lost = np.maximum(lost - ground.claims.claimed(), 0.0)
+        lost = np.maximum(lost - _more_than_usual(ground), 0.0)
     if detector.claims:
         lost = _taken(detector, evidence, lost, ground)
     critical = ground.on_critical(lost)
@@ -37,6 +37,14 @@ def lost_per_step(detector: Detector, evidence: pd.DataFrame, ground: Ground) ->
         return critical
     median = pd.Series(lost).groupby(ground.work["step"].to_numpy()).quantile(0.5, interpolation="lower")
     return critical.where(critical <= median, median)
+
+
+def _more_than_usual(ground: Ground) -> Floats:
+    """What detectors claimed at each place beyond the median of its rank: what they explain of a longer step."""
+    claimed = pd.Series(ground.claims.claimed())
+    usual = claimed.groupby(ground.work["rank"].to_numpy()).transform("median")
+    more: Floats = np.maximum((claimed - usual).to_numpy(), 0.0)
+    return more
 
 
 def _taken(detector: Detector, evidence: pd.DataFrame, lost: Floats, ground: Ground) -> Floats:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from perfnb.config.mapping import has_knob, value_of
+from perfnb.errors import ConfigError
 from perfnb.prediction import Change, Prediction, Unknown
 from perfnb.run import Machine, Run
 
@@ -110,6 +111,19 @@ class Fix:
         absent = [knob for knob in self.knobs if not has_knob(config, knob)]
         if absent:
             return NotApplicable(self.name, f"the config has no {' and no '.join(absent)}")
+        try:
+            return self._proposal(config, parts, machine, world_size, run)
+        except ConfigError as error:  # such as one knob at two places
+            return NotApplicable(self.name, str(error))
+
+    def _proposal(
+        self,
+        config: Mapping[str, Any],
+        parts: StepParts,
+        machine: Machine | None,
+        world_size: int | None,
+        run: Run | None,
+    ) -> Mapping[str, Any] | NotApplicable:
         given = {
             "config": config,
             "parts": parts,

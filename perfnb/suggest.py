@@ -9,6 +9,7 @@ from perfnb.catalogue import fixes
 from perfnb.config.as_config import as_config
 from perfnb.config.mapping import value_of
 from perfnb.diagnose import diagnose, mean_parts
+from perfnb.errors import NoStepsError
 from perfnb.findings import Diagnosis
 from perfnb.fix import Fix, NotApplicable, OneOf, StepParts, Suggestion
 from perfnb.ground import Ground
@@ -111,7 +112,10 @@ def _proposals(run: Run, config: Mapping[str, Any], diagnosis: Diagnosis) -> lis
     wanted = [fix for fix in fixes() if detected & set(fix.answers)]
     if not wanted:
         return []
-    parts = step_parts(run)
+    try:
+        parts = step_parts(run)
+    except NoStepsError as error:  # memory, or a trace that is judged as a whole: no fix is sized without steps
+        return [(fix, NotApplicable(fix.name, str(error))) for fix in wanted]
     return [(fix, fix.proposal(config, parts, run.machine, run.world_size, run)) for fix in wanted]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Final
 
@@ -29,6 +30,12 @@ def empty(table: str) -> pd.DataFrame:
     >>> empty("steps").columns.to_list()
     ['rank', 'step', 'start_us', 'duration_us', 'is_edge', 'steps_inferred', 'is_profiled', 'epoch', 'micro_batches']
     """
+    return _empty(table).copy(deep=False)
+
+
+@cache
+def _empty(table: str) -> pd.DataFrame:
+    """Made once: a run without most of its tables is made often, and each takes milliseconds."""
     return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in SCHEMAS[table].items()})
 
 

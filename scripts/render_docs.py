@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from perfnb.catalogue import detectors, fixes
 from perfnb.detector import Detector
 from perfnb.fix import Fix
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
+SCORE: Final = DOCS.parent / "data" / "samples" / "detection" / "held_out" / "score.json"
+"""What `python -m benchmarks.detection score` made of the stored cases of workloads that no threshold was tuned on."""
+
 _HEAD: Final = "<!-- Rendered by scripts/render_docs.py from the code: edit the files in perfnb/, then run it. -->\n\n"
 
 
@@ -21,14 +25,15 @@ def detectors_page() -> str:
     rows = ["| detector | kind | fires from | claims | answered by |", "|---|---|---|---|---|"]
     for each in detectors():
         links = [f"[{fix.name}](fixes.md#{fix.name})" for fix in fixes() if each.name in fix.answers]
-        claims = ", ".join(f"`{part}`" for part in each.claims) or "excess of the critical rank"
+        claims = ", ".join(f"`{part}`" for part in each.claims) or ("nothing" if each.unit == "time" else each.unit)
         name = f"[{each.name}](#{each.name})"
         cells = (name, each.family, _threshold(each), claims, ", ".join(links) or "a person")
         rows.append(f"| {' | '.join(cells)} |")
     intro = (
         "# Detectors\n\nA finding needs its share of step time at or above the threshold and a low end of its interval (80 %) of "
-        "at least 3 %. What stays below is listed as not limiting, with its number; what could not be looked at is listed with\n"
-        "the reason.\n\n"
+        "at least 3 %. On the\nhost's clock it is a share of the step's own time, without waiting for a core. What stays below "
+        "is listed as not limiting, with its number;\nwhat could not be looked at is listed with the reason; what only the "
+        "config tells is a hint.\n\n" + _all_measured()
     )
     return _HEAD + intro + "\n".join(rows) + "\n" + "".join(map(_detector, detectors()))
 
@@ -41,6 +46,8 @@ def fixes_page() -> str:
         rows.append(f"| [{each.name}](#{each.name}) | {', '.join(f'`{knob}`' for knob in each.knobs)} | {answers} |")
     return _HEAD + "# Fixes\n\n" + "\n".join(rows) + "\n" + "".join(map(_fix, fixes()))
 
+
+_SHARES: Final = {"precision": "precision", "recall": "recall", "first": "named first"}
 
 PAGES: Final[Mapping[str, Callable[[], str]]] = {"detectors.md": detectors_page, "fixes.md": fixes_page}
 
@@ -69,13 +76,48 @@ def _threshold(each: Detector) -> str:
 
 
 def _detector(each: Detector) -> str:
-    cases = "\n".join(f"- {case.title}: {case.lost_share:.0%} of the step" for case in each.examples)
-    recorded = f"\n\nNo recorded run shows it yet: {each.recorded_only_when}." if each.recorded_only_when else ""
+    what = "of the step" if each.unit == "time" else "of the memory"
+    cases = "\n".join(f"- {case.title}: {case.lost_share:.0%} {what}" for case in each.examples)
+    recorded = f"\n\nNot in the recorded runs of the tests: {each.recorded_only_when}." if each.recorded_only_when else ""
     return (
         f"\n## {each.name}\n\n{each.doc}\n\n**Threshold.** {_threshold(each)}. Source: {each.source}.\n\n"
+        f"**Injected by** {each.injected_by}. {_measured(each.name)}\n\n"
         f"**Not to be confused with** {', '.join(each.not_to_confuse_with)}: their examples leave it silent.\n\n"
         f"**Examples** (each is a test):\n\n{cases}{recorded}\n"
     )
+
+
+def _scores() -> Mapping[str, Mapping[str, Any]]:
+    return json.loads(SCORE.read_text(encoding="utf-8"))["scores"] if SCORE.is_file() else {}  # type: ignore[no-any-return]
+
+
+def _all_measured() -> str:
+    """What the benchmark found over all detectors, in a sentence."""
+    pooled = _scores().get("all", {}).get("all")
+    if pooled is None:
+        return ""
+    told = ", ".join(f"{word} {_counted(pooled[name])}" for name, word in _SHARES.items())
+    size = pooled["size_error"]
+    return (
+        f"Measured by `python -m benchmarks.detection score data/samples/detection/held_out` on injected faults in workloads "
+        f"that no threshold was\ntuned on (CPU only): {told}, median size error {size['median']:.1%} of {size['of']}, "
+        f"{pooled['alarms']['hits']} of {pooled['alarms']['of']} healthy controls alarmed.\n\n"
+    )
+
+
+def _measured(name: str) -> str:
+    """What the benchmark found of one detector, in a sentence."""
+    own = _scores().get("detector", {}).get(name)
+    if own is None or not (own["precision"]["of"] or own["recall"]["of"]):
+        return "**Measured:** not by the detection benchmark so far."
+    told = [f"{word} {_counted(own[key])}" for key, word in _SHARES.items() if own[key]["of"]]
+    size = own["size_error"]
+    told += [f"median size error {size['median']:.1%} of {size['of']}"] if size["of"] else []
+    return f"**Measured** on held-out workloads: {', '.join(told)}."
+
+
+def _counted(share: Mapping[str, Any]) -> str:
+    return f"{share['value']:.2f} ({share['hits']} of {share['of']})" if share["of"] else "unknown"
 
 
 def _fix(each: Fix) -> str:

@@ -64,3 +64,12 @@ def test_nested_configs_keep_their_shape() -> None:
     assert answer == {"cache_samples": "memory"}
     assert value_of({"data": {"cache_samples": "none"}}, "cache_samples") == "none"
     assert dataclasses.is_dataclass(found)
+
+
+def test_a_knob_at_two_places_is_a_reason_not_to_apply_and_no_error() -> None:
+    found = next(each for each in fixes() if each.name == "grow_batch")
+
+    answer = found.proposal({"train": {"batch_size": 8}, "evaluate": {"batch_size": 8}}, {"step": 1.0, "loader": 0.0})
+
+    assert isinstance(answer, NotApplicable)
+    assert "batch_size at" in answer.reason

@@ -14,7 +14,7 @@ from perfnb.detector import detector, example
     needs=("device_ops",),
     flag_above=0.10,
     is_base=True,
-    after=("single_process_parallelism", "host_staged_collectives"),
+    after=("single_process_parallelism", "host_staged_collectives", "garbage_collection_pauses"),
     injected_by="several: what no other fault of idle time explains",
     recorded_only_when="not validated on a GPU: no device run of ours is recorded; a trace of the corpus idles .61 on peers",
     source="XProf reports idle devices from 10 % of a step on, TraceLens from 15 %",

@@ -181,3 +181,19 @@ def test_a_group_that_was_read_once_tells_nothing_of_its_quota() -> None:
 
     with pytest.raises(Unmeasured, match="read only once"):
         DETECTORS["cpu_quota_throttling"].evidence(dataclasses.replace(case, host_samples=once))
+
+
+def test_a_forward_pass_that_grows_takes_nothing_off_what_python_code_takes_all_along() -> None:
+    steps, phases, start = ["rank step start_us duration_us"], ["rank step phase wall_us cpu_us runqueue_us blocked_us"], 0
+    for step in range(400):
+        forward = 1000 + 3 * step
+        steps.append(f"0 {step} {start} {forward + 300}")
+        phases += [f"0 {step} forward {forward} {forward} 0 0", f"0 {step} other 300 300 0 0"]
+        start += forward + 300
+    run = Run(
+        steps=table_from_text("steps", "\n".join(steps)),
+        phases=table_from_text("phases", "\n".join(phases)),
+        signals=frozenset({"steps", "phases", "schedstat"}),
+    )
+
+    assert perfnb.diagnose(run)["python_overhead"].severity == pytest.approx(300 / 1900, abs=0.01)
