@@ -129,8 +129,6 @@ class Home(Mapping[str, Any]):
             return {(*prefix, knob): value}
         try:
             written = rule.write(value, node)
-        except NoPlaceError:
-            raise
         except ConfigError as error:
             raise self.no_place(knob, value, f": {error}") from error
         return {(*prefix, *path): native for path, native in written.items()}

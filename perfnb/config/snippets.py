@@ -33,17 +33,17 @@ SNIPPETS: Final[Mapping[str, str]] = {
     "compile": "model = torch.compile(model)",
     "compile_dynamic": "model = torch.compile(model, dynamic={value})",
     "cuda_graphs": 'model = torch.compile(model, mode="reduce-overhead")',
-    "optimizer_implementation": "optimizer = torch.optim.AdamW(model.parameters(), ..., {word}=True)",
+    "optimizer_implementation": "optimizer = torch.optim.AdamW(model.parameters(), ..., {word})",
     "optimizer": "# the optimizer of your script becomes {value}; for adamw_8bit:\n"
     "optimizer = bitsandbytes.optim.AdamW8bit(model.parameters(), ...)",
-    "memory_format": "model = model.to(memory_format=torch.{word})\nimages = images.to(memory_format=torch.{word})",
+    "memory_format": "model = model.to(memory_format={word})\nimages = images.to(memory_format={word})",
     "attention": "model = AutoModel.from_pretrained(..., attn_implementation={value})\n"
     "# or call torch.nn.functional.scaled_dot_product_attention(query, key, value)",
     "backend": "torch.distributed.init_process_group({value})",
     "parallelism": "model = torch.nn.parallel.DistributedDataParallel(model)  # one process per device: torchrun",
     "sync_every_micro_batch": "with model.no_sync():  # round all micro-batches of an update but the last\n    loss.backward()",
     "gradient_compression": "from torch.distributed.algorithms.ddp_comm_hooks import default_hooks\n"
-    "model.register_comm_hook(None, default_hooks.{word}_compress_hook)",
+    "model.register_comm_hook(None, {word})",
     "activation_checkpointing": "output = torch.utils.checkpoint.checkpoint(block, input, use_reentrant=False)",
     "zero_stage": "# stage 1; stages 2 and 3 are FSDP's or DeepSpeed's\n"
     "optimizer = torch.distributed.optim.ZeroRedundancyOptimizer(model.parameters(), torch.optim.AdamW, ...)",
@@ -71,7 +71,7 @@ SNIPPETS: Final[Mapping[str, str]] = {
     "warmup_steps": "scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, total_iters={value})",
     "schedule": "# a schedule of kind {value} from torch.optim.lr_scheduler",
 }
-"""Knob to the code that sets it."""
+"""Knob to the code that sets it; the names are those of torch 2.13."""
 
 _DTYPES: Final[Mapping[Any, str]] = {
     "bf16": "torch.bfloat16",
@@ -79,6 +79,17 @@ _DTYPES: Final[Mapping[Any, str]] = {
     "fp32": "torch.float32",
     "fp64": "torch.float64",
 }
+_WORDS: Final[Mapping[tuple[str, Any], str]] = {
+    ("optimizer_implementation", "fused"): "fused=True",
+    ("optimizer_implementation", "foreach"): "foreach=True",
+    ("optimizer_implementation", "loop"): "foreach=False",
+    ("memory_format", "channels_last"): "torch.channels_last",
+    ("memory_format", "contiguous"): "torch.contiguous_format",
+    ("gradient_compression", "bf16"): "default_hooks.bf16_compress_hook",
+    ("gradient_compression", "fp16"): "default_hooks.fp16_compress_hook",
+}
+"""What PyTorch calls a value."""
+
 _LONGEST: Final = 200
 
 
@@ -102,17 +113,24 @@ def snippet(knob: str, value: Any) -> str | None:
     template = SNIPPETS.get(knob)
     if template is None:
         return None
-    if "{" not in template and _means_off(value):
+    if "{value}" not in template and _means_off(value, knob):
+        template = template.replace("{dtype}", "...").replace("{word}", "...")
         return "\n".join(f"# leave out: {line}" for line in template.splitlines())
-    word = value if isinstance(value, str) and value.isidentifier() else "..."
+    word = _WORDS.get((knob, value), "...") if isinstance(value, str) else "..."
     dtype = _DTYPES.get(value, "...") if isinstance(value, str) else "..."
     for mark, text in (("{knob}", knob), ("{dtype}", dtype), ("{word}", word), ("{value}", _literal(value))):
         template = template.replace(mark, text)  # the value last: what it holds is never looked at again
     return template
 
 
-def _means_off(value: Any) -> bool:
-    return value is None or value is False or value in ("none", "off") or (type(value) is int and value == 0)
+def _means_off(value: Any, knob: str) -> bool:
+    return (
+        (knob, value) == ("precision", "fp32")
+        or value is None
+        or value is False
+        or value in ("none", "off")
+        or (type(value) is int and value == 0)
+    )
 
 
 def _literal(value: Any) -> str:

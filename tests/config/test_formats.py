@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from perfnb.config.formats.json_text import JsonText
 from perfnb.config.formats.text_format import TextFormat
 from perfnb.config.formats.toml_text import TomlText
 from perfnb.config.formats.yaml_text import YamlText
-from perfnb.config.tree import same
+from perfnb.config.tree import ABSENT, same
 from perfnb.errors import ConfigError
 from perfnb.prediction import Change
 
@@ -81,6 +82,47 @@ EDITS = [
 @pytest.mark.parametrize(("form", "text", "path", "value", "after"), EDITS)
 def test_the_value_changes_where_it_stands(form: TextFormat, text: str, path: tuple[str, ...], value: Any, after: str) -> None:
     assert form.edited(text, {path: value}) == after
+
+
+def test_blocks_that_are_merged_count_and_the_own_name_wins() -> None:
+    text = "a: &a {w: 1, x: 1}\nb: &b {x: 2}\nrun:\n  <<: [*b, *a]\n  y: 3\none: {<<: *a, w: 5}\n"
+
+    held = YAML.parsed(text)
+
+    assert held["run"] == {"w": 1, "x": 2, "y": 3}
+    assert held["one"] == {"w": 5, "x": 1}
+
+
+def test_several_names_that_are_not_there_yet_go_into_one_new_part() -> None:
+    edits = {("new", "a"): 1, ("new", "b", "c"): 2, ("new", "b", "d"): 3}
+
+    assert JSON.edited('{"x": 1}', edits) == '{"x": 1, "new": {"a": 1, "b": {"c": 2, "d": 3}}}'
+    assert YAML.edited("x: 1\n", edits) == "x: 1\nnew: {a: 1, b: {c: 2, d: 3}}\n"
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "path", "value", "words"),
+    [
+        (JSON, '{"a": 1}', ("a",), ABSENT, "would have to go: remove the line by hand"),
+        (JSON, '{"a": 1}', ("a", "b"), 2, "it is no object"),
+        (JSON, '{"a": 1}', ("a",), object(), "JSON has no text for object"),
+        (JSON, '{"a": 1}', ("a",), math.nan, "JSON has no text for float"),
+        (YAML, "a: 1\n", ("a", "b"), 2, "it is no mapping of its own"),
+        (YAML, "x: &x {b: 1}\na: *x\n", ("a", "b"), 2, "used at several places"),
+        (YAML, "x: &x {b: {c: 1}}\na: *x\n", ("a", "b", "c"), 2, "used at several places"),
+        (YAML, "a:\n  - 1\n", ("a",), [1, 2], "it stands on several lines"),
+        (YAML, "a: |\n  x\n", ("a",), 2, "it is a block of text"),
+        (YAML, "a: 1\n", ("a",), object(), "YAML has no text for a object"),
+        (TOML, "a = 1\n", ("a",), None, "TOML has no null"),
+        (TOML, "a = 1\n", ("a", "b"), 2, "cannot be changed here"),
+        (TOML, "a = 1\n", ("a",), object(), "cannot be changed here"),
+    ],
+)
+def test_an_edit_that_a_text_does_not_take_is_refused(
+    form: TextFormat, text: str, path: tuple[str, ...], value: Any, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        form.edited(text, {path: value})
 
 
 REFUSED = [
@@ -243,3 +285,89 @@ def test_without_the_library_the_error_names_the_extra(tmp_path: Path, monkeypat
         preview(change, tmp_path / "a.yaml")
     with pytest.raises(ConfigError, match=r"TOML files need tomlkit, which is not installed: pip install 'perfnb\[configs\]'"):
         preview(change, tmp_path / "a.toml")
+
+
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-99, 99),
+    st.sampled_from([0.5, 1e-5, "bf16", "no", "a b", "x: 1 # y", "it's", "", "é\n"]),
+)
+TREES = st.recursive(
+    st.dictionaries(st.sampled_from("abcdef"), LEAVES, min_size=1, max_size=4),
+    lambda inner: st.dictionaries(
+        st.sampled_from("abcdef"),
+        st.one_of(inner, LEAVES, st.lists(LEAVES, max_size=3), st.lists(inner, max_size=2)),
+        min_size=1,
+        max_size=4,
+    ),
+    max_leaves=8,
+)
+
+
+def _places(tree: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Paths of all values, and of one name in each mapping that is not there."""
+    own = [("new",)]
+    for name, value in tree.items():
+        inner = [(name, *path) for path in _places(value)] if isinstance(value, dict) else [(name,)]
+        own += inner
+    return own
+
+
+def _with(tree: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    first, *rest = path
+    return {**tree, first: _with(tree[first], tuple(rest), value) if rest else value}
+
+
+def _edited(form: TextFormat, text: str, path: tuple[str, ...], value: Any) -> str | ConfigError:
+    """The text with the value, or why there is none."""
+    try:
+        return form.edited(text, {path: value})
+    except ConfigError as error:
+        return error
+
+
+@given(st.data(), TREES, LEAVES, st.sampled_from([None, True, False]), st.integers(2, 5))
+def test_of_any_yaml_only_the_one_value_changes_for_another_reader(
+    data: st.DataObject, tree: dict[str, Any], value: Any, flow: Any, indent: int
+) -> None:
+    yaml = pytest.importorskip("yaml")
+    text = "# top\n" + yaml.safe_dump(tree, default_flow_style=flow, indent=indent, sort_keys=False, allow_unicode=True)
+    path = data.draw(st.sampled_from(_places(tree)))
+
+    after = _edited(YAML, text, path, value)
+    if isinstance(after, ConfigError):
+        assert "stands on several lines" in str(after) or "block of text" in str(after)
+        return
+
+    assert yaml.safe_load(after) == _with(tree, path, value)
+    assert after.startswith("# top\n")
+
+
+@given(st.data(), TREES, LEAVES, st.sampled_from([None, 0, 3, "\t"]))
+def test_of_any_json_only_the_one_value_changes_for_another_reader(
+    data: st.DataObject, tree: dict[str, Any], value: Any, indent: Any
+) -> None:
+    path = data.draw(st.sampled_from(_places(tree)))
+
+    assert json.loads(JSON.edited(json.dumps(tree, indent=indent), {path: value})) == _with(tree, path, value)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_none(inner) for name, inner in value.items() if inner is not None}
+    return [_without_none(inner) for inner in value if inner is not None] if isinstance(value, list) else value
+
+
+@given(st.data(), TREES, LEAVES.filter(lambda value: value is not None))
+def test_of_any_toml_only_the_one_value_changes_for_another_reader(data: st.DataObject, tree: dict[str, Any], value: Any) -> None:
+    import tomlkit  # noqa: PLC0415 - skipped where it is not there
+
+    held = _without_none(tree)
+    text = "# top\n" + tomlkit.dumps(held)
+    path = data.draw(st.sampled_from(_places(held)))
+
+    after = TOML.edited(text, {path: value})
+
+    assert after.startswith("# top\n")
+    assert tomllib.loads(after) == _with(held, path, value)
