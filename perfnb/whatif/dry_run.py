@@ -138,7 +138,7 @@ def _residuals(
         if isinstance(dry, Unknown):
             return dry
         extra = float(point.peak_bytes - dry.peak_bytes)
-        found.append(Residual(own.size, dict.fromkeys(PHASES, extra), point.peak_bytes))
+        found.append(Residual(own.size, dict.fromkeys(PHASES, extra), point.peak_bytes, dry.peak_phase))
     return found
 
 

@@ -129,11 +129,11 @@ def estimate(
     highest = phases.iloc[int(phases["peak_bytes"].to_numpy().argmax())]
     unmodelled = [*dry.opaque, *dry.workspace]
     is_cuda = target == "cuda"
-    if is_cuda:
-        unmodelled += dry.fused_attention
+    unmodelled += dry.fused_attention if is_cuda else dry.narrow_products
+    has_other_peak = bool(unmodelled) and any(one.peak_phase not in ("", str(highest["phase"])) for one in residuals)
     is_narrow = is_cuda and setup.precision in AUTOCAST
     level: Level = "C"
-    if is_real and is_cuda:
+    if (is_real and is_cuda) or has_other_peak:
         level = "D"
     elif residuals:
         level = "B"
@@ -143,6 +143,9 @@ def estimate(
     assumptions = [*_ALWAYS, *dry.notes]
     if is_cuda:
         assumptions.append("not validated on a GPU: operators are those that torch runs on the CPU")
+        assumptions.append("workspaces of cuBLAS and other libraries are not counted")
+    if has_other_peak:
+        assumptions.append("a measured peak was of another phase: what it adds to this one is not known")
     if is_narrow:
         assumptions.append("autocast casts the operators that it casts on the CPU; on CUDA its list is another")
     if residuals and not by_line:

@@ -40,15 +40,21 @@ class Residual:
         Phase to bytes.
     measured_peak
         The measured peak itself.
+    peak_phase
+        The phase that the measured peak is taken to be of; empty where each phase was measured.
     """
 
     size: int
     by_phase: Mapping[str, float]
     measured_peak: int
+    peak_phase: str = ""
 
 
 def corrected(dry: Mapping[str, int], residuals: Sequence[Residual], size: int) -> dict[str, float]:
     """Bytes to add to each phase at a batch of some size: in proportion to the size from one point, affine from two or more.
+
+    Scratch memory grows with the batch or stays, so the line is kept between the residual of the largest measured batch and that
+    in proportion to the size.
 
     Examples
     --------
@@ -67,7 +73,9 @@ def corrected(dry: Mapping[str, int], residuals: Sequence[Residual], size: int) 
             found[phase] = float(values.mean() * size / sizes[0])
         else:
             slope, constant = np.polyfit(sizes - sizes[0], values, 1)
-            found[phase] = round(float(constant + slope * (size - sizes[0])), 3)
+            last = float(values[sizes.argmax()])
+            low, high = sorted((last, last * size / float(sizes.max())))
+            found[phase] = round(min(max(float(constant + slope * (size - sizes[0])), low), high), 3)
     return found
 
 

@@ -16,6 +16,9 @@ _OPAQUE: Final = ("rnn", "lstm", "gru_", "_gru")
 _FUSED_ATTENTION: Final = "scaled_dot_product"
 _NO_MEMORY: Final = ("profiler", "prim")
 
+PRODUCTS: Final = ("mm", "bmm", "addmm", "baddbmm", "dot", "mv", "addmv")
+"""Products of matrices; in 16 bits their kernels on the CPU copy operands."""
+
 _SEEN_WHOLE: Final = frozenset(
     (
         # made from nothing
@@ -25,9 +28,9 @@ _SEEN_WHOLE: Final = frozenset(
         *("uniform_", "normal_", "bernoulli_", "zero_", "fill_", "random_", "erfinv_", "trunc_normal_", "randint_like"),
         # copies and joins
         *("clone", "copy_", "_to_copy", "cat", "stack", "contiguous", "select_backward", "slice_backward", "constant_pad_nd"),
-        *("repeat", "where", "masked_fill", "masked_fill_", "set_", "copy", "roll", "flip"),
+        *("_unsafe_view", "repeat", "where", "masked_fill", "masked_fill_", "set_", "copy", "roll", "flip"),
         # products
-        *("mm", "bmm", "addmm", "baddbmm", "dot", "mv", "addmv"),
+        *PRODUCTS,
         # reductions
         *("sum", "mean", "amax", "amin", "var", "var_mean", "std", "max", "min", "any", "all", "prod", "argmax", "argmin"),
         *("logsumexp", "linalg_vector_norm", "norm"),
@@ -55,15 +58,18 @@ class OperatorCounts:
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, Kind]] = Counter()
+        self.narrow_products: set[str] = set()
         self._kinds: dict[Any, tuple[str, Kind] | None] = {}
 
-    def count(self, operator: Any) -> None:
-        """One more call."""
+    def count(self, operator: Any, *, is_narrow: bool) -> None:
+        """One more call; `is_narrow` where its result has 16 bits or fewer."""
         if operator not in self._kinds:
             self._kinds[operator] = _kind_of(operator)
         kind = self._kinds[operator]
         if kind is not None:
             self.counts[kind] += 1
+            if is_narrow and kind[0].partition("::")[2] in PRODUCTS:
+                self.narrow_products.add(kind[0])
 
     def names(self, kind: Kind) -> list[str]:
         """Operators of one kind."""

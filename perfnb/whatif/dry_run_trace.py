@@ -42,8 +42,10 @@ class DryRun:
         Phase to the row of the table at which it is reached.
     reserved_bytes
         Peak of what the caching allocator would reserve, simulated with default settings; None for target cpu.
-    opaque, workspace, fused_attention
-        Operators by what is known of their memory: nothing; all but scratch; another kernel on CUDA.
+    opaque, workspace
+        Operators of whose memory nothing is known, and all but scratch.
+    fused_attention, narrow_products
+        Operators that are another kernel on CUDA, and those that take scratch on the CPU alone.
     notes
         What the run had to do differently.
     """
@@ -55,12 +57,18 @@ class DryRun:
     opaque: tuple[str, ...]
     workspace: tuple[str, ...]
     fused_attention: tuple[str, ...]
+    narrow_products: tuple[str, ...]
     notes: tuple[str, ...]
 
     @property
     def peak_bytes(self) -> int:
-        """The highest phase."""
+        """That of the highest phase."""
         return max(self.phase_bytes.values())
+
+    @property
+    def peak_phase(self) -> str:
+        """The highest phase."""
+        return max(self.phase_bytes, key=self.phase_bytes.__getitem__)
 
 
 def dry_run(functions: ModelFunctions, setup: TrainingSetup, target: Target = "cuda") -> DryRun | Unknown:
@@ -142,6 +150,7 @@ def _summary(watcher: DryWatcher, target: Target) -> DryRun:
         tuple(operators.names("unknown")),
         tuple(operators.names("workspace")),
         tuple(operators.fused_attention),
+        tuple(sorted(operators.narrow_products)),
         (batch,) if watcher.batch_was_real else (),
     )
 

@@ -15,6 +15,7 @@ from perfnb.whatif.dry_run_step import tensors_in
 Event = tuple[int, int, str]
 """Number of the storage, its bytes (negative: freed), the phase."""
 
+_NARROW_BYTES: Final = 2
 _KEPT: Final = ("parameter", "buffer", "gradient", "optimizer_state")
 
 
@@ -88,13 +89,17 @@ class DryWatcher:
 
     def own(self, model: Any) -> Any:
         """The model itself if it was made under the mode, else a copy without its values."""
-        from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensor  # noqa: PLC0415
+        from torch._subclasses import fake_tensor  # noqa: PLC0415
 
         tensors = [*model.parameters(), *model.buffers()]
-        if all(isinstance(one, FakeTensor) for one in tensors):
+        if all(isinstance(one, fake_tensor.FakeTensor) for one in tensors):
             return model
-        with FakeCopyMode(self.mode):
-            return copy.deepcopy(model)
+        self.log.is_paused = True
+        try:
+            with fake_tensor.unset_fake_temporarily(), fake_tensor.FakeCopyMode(self.mode):
+                return copy.deepcopy(model)
+        finally:
+            self.log.is_paused = False
 
     def batch(self, functions: ModelFunctions, setup: TrainingSetup) -> Any:
         """A batch without values; where `batch_fn` needs values it runs for real, and its result is copied."""
@@ -149,7 +154,7 @@ def tracking_mode(watcher: DryWatcher) -> Any:
             results = operator(*args, **(kwargs or {}))
             if log.is_paused:
                 return results
-            count(operator)
+            count(operator, is_narrow=isinstance(results, torch.Tensor) and results.element_size() <= _NARROW_BYTES)
             for one in tree_leaves(results):
                 if isinstance(one, torch.Tensor):
                     see(one)
