@@ -9,14 +9,13 @@ import hashlib
 import os
 import re
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from perfnb.config.neighbour import edited, reason, said, write_beside
 from perfnb.errors import ConfigError, ConfigFileError, StaleChange
-from perfnb.safe_text import clean
 
 LARGEST_BYTES: Final = 16 << 20
 """A larger file is no config of a training."""
@@ -43,15 +42,15 @@ def real_file(path: Path) -> Path:
         real = path.resolve(strict=True)
         mode = real.stat().st_mode
     except FileNotFoundError as error:
-        link = f", a link to {_said(path.readlink())}" if path.is_symlink() else ""
-        message = f"there is no file {_said(path)}{link}"
+        link = f", a link to {said(path.readlink())}" if path.is_symlink() else ""
+        message = f"there is no file {said(path)}{link}"
         raise ConfigError(message) from error
     except (OSError, RuntimeError, ValueError) as error:
-        message = f"{_said(path)} cannot be read: {_reason(error)}"
+        message = f"{said(path)} cannot be read: {reason(error)}"
         raise ConfigError(message) from error
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "no ordinary file"
-        message = f"{_said(path)} is {kind}: name a JSON, YAML or TOML file"
+        message = f"{said(path)} is {kind}: name a JSON, YAML or TOML file"
         raise ConfigError(message)
     return real
 
@@ -69,10 +68,10 @@ def read_bytes(path: Path) -> bytes:
         with real.open("rb") as file:
             content = file.read(LARGEST_BYTES + 1)
     except OSError as error:
-        message = f"{_said(path)} cannot be read: {_reason(error)}"
+        message = f"{said(path)} cannot be read: {reason(error)}"
         raise ConfigError(message) from error
     if len(content) > LARGEST_BYTES:
-        message = f"{_said(path)} is larger than {LARGEST_BYTES >> 20} MiB: that is no config of a training"
+        message = f"{said(path)} is larger than {LARGEST_BYTES >> 20} MiB: that is no config of a training"
         raise ConfigError(message)
     return content
 
@@ -107,9 +106,9 @@ def replace_bytes(path: Path, expected: bytes, new: bytes) -> Path:
         backups = backups_of(real)
         number = 1 + max((_number(each) for each in backups), default=0)
         backup = real.with_name(f"{real.name}.perfnb-{number:04d}-{_digest(new)}.bak")
-        _write(backup, expected, held)
+        write_beside(backup, expected, held, path)
         try:
-            _write(real, new, held, expected)
+            write_beside(real, new, held, path, expected)
         except BaseException:
             backup.unlink(missing_ok=True)
             raise
@@ -148,7 +147,7 @@ def restore_bytes(path: Path, expected: bytes) -> None:
     with _locked(real):
         held = _checked(real, path, expected)
         backup, old = _backup_under(real, path, expected)
-        _write(real, old, held, expected)
+        write_beside(real, old, held, path, expected)
         backup.unlink(missing_ok=True)
 
 
@@ -174,11 +173,11 @@ def _backup_under(real: Path, path: Path, now: bytes) -> tuple[Path, bytes]:
         if backup.name.endswith(f"-{_digest(now)}.bak"):
             return backup, old
         message = (
-            f"{_said(path)} was edited after the last change, so taking that back would lose the edit: "
-            f"what it held before is in {_said(backup.name)}"
+            f"{said(path)} was edited after the last change, so taking that back would lose the edit: "
+            f"what it held before is in {said(backup.name)}"
         )
         raise StaleChange(message)
-    message = f"there is nothing to take back in {_said(path)}: no backup lies beside it"
+    message = f"there is nothing to take back in {said(path)}: no backup lies beside it"
     raise ConfigError(message)
 
 
@@ -186,61 +185,14 @@ def _checked(real: Path, path: Path, expected: bytes) -> os.stat_result:
     """What belongs to the file beside its bytes, after a look whether it may be replaced."""
     held = real.stat()
     if read_bytes(real) != expected:
-        raise StaleChange(_edited(path))
+        raise StaleChange(edited(path))
     if not held.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH) or not os.access(real, os.W_OK):
-        message = f"{_said(path)} is read-only: allow writing (chmod u+w), or paste the change into the file that it is made from"
+        message = f"{said(path)} is read-only: allow writing (chmod u+w), or paste the change into the file that it is made from"
         raise ConfigFileError(message)
     if held.st_nlink > 1:
-        message = f"{_said(path)} has {held.st_nlink} names (hard links): replacing it would split them; change it by hand"
+        message = f"{said(path)} has {held.st_nlink} names (hard links): replacing it would split them; change it by hand"
         raise ConfigFileError(message)
     return held
-
-
-def _write(target: Path, content: bytes, like: os.stat_result, expected: bytes | None = None) -> None:
-    """A file with these bytes, and with owner, mode and attributes of another: written beside and renamed.
-
-    What it is expected to hold is looked at last thing before the renaming: only an editor that saves between the two is missed.
-    """
-    beside: str | None = None
-    try:
-        descriptor, beside = tempfile.mkstemp(prefix=".perfnb-", suffix=".tmp", dir=target.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            if (like.st_uid, like.st_gid) != (os.fstat(file.fileno()).st_uid, os.fstat(file.fileno()).st_gid):
-                os.fchown(file.fileno(), like.st_uid, like.st_gid)
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), stat.S_IMODE(like.st_mode))
-            _copy_attributes(target, file.fileno())
-            os.fsync(file.fileno())
-        if expected is not None and target.read_bytes() != expected:
-            raise StaleChange(_edited(target))
-        Path(beside).replace(target)
-        beside = None
-        _flush_folder(target.parent)
-    except OSError as error:
-        message = f"{_said(target)} cannot be written: {_reason(error)}; it is as it was"
-        raise ConfigFileError(message) from error
-    finally:
-        if beside is not None:
-            with contextlib.suppress(OSError):
-                Path(beside).unlink()
-
-
-def _copy_attributes(source: Path, descriptor: int) -> None:
-    """Access lists and the like, where the file system has them; a file that is new has none."""
-    with contextlib.suppress(OSError, AttributeError):
-        for name in os.listxattr(source):
-            with contextlib.suppress(OSError):
-                os.setxattr(descriptor, name, os.getxattr(source, name))
-
-
-def _flush_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # the renaming is done: a file system that cannot flush folders is no failure
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -249,13 +201,13 @@ def _locked(real: Path) -> Iterator[None]:
     try:
         descriptor = os.open(real.parent, os.O_RDONLY)
     except OSError as error:
-        message = f"the folder of {_said(real)} cannot be opened: {_reason(error)}"
+        message = f"the folder of {said(real)} cannot be opened: {reason(error)}"
         raise ConfigFileError(message) from error
     try:
         until = time.monotonic() + _PATIENCE_S
         while not _took_lock(descriptor):
             if time.monotonic() > until:
-                message = f"{_said(real)} is being changed by another process: nothing was written; try again"
+                message = f"{said(real)} is being changed by another process: nothing was written; try again"
                 raise ConfigFileError(message)
             time.sleep(_BETWEEN_TRIES_S)
         yield
@@ -271,21 +223,9 @@ def _took_lock(descriptor: int) -> bool:
     return True
 
 
-def _edited(path: Path) -> str:
-    return f"{_said(path)} was edited since it was read: nothing was written; look at the change once more"
-
-
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:_DIGITS]
 
 
 def _number(backup: Path) -> int:
     return int(backup.name.rsplit(".perfnb-", 1)[1].partition("-")[0])
-
-
-def _reason(error: Exception) -> str:
-    return clean(getattr(error, "strerror", None) or error, 200)
-
-
-def _said(path: object) -> str:
-    return clean(path, 200)
