@@ -26,7 +26,10 @@ def _whole(value: Any) -> bool:
 
 
 def _factor(knob: str, place: Path) -> Rule:
-    """A factor of `train_batch_size`, which DeepSpeed requires to be micro batch x accumulation x ranks: it moves along."""
+    """A factor of `train_batch_size`, which moves along.
+
+    DeepSpeed's docs/_pages/config-json.md, "Batch Size Related Parameters": it must equal micro batch x accumulation x ranks.
+    """
 
     def read(node: Names) -> Any:
         value = at(node, place)
