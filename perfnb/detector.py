@@ -22,6 +22,15 @@ FLAG_ABOVE: Final = 0.05
 
 _OTHERS: Final = ("ledger", "work", "config", "machine", "world_size", "earlier")
 
+_ABSENT: Final = {  # of a signal that no reader gave a reason for
+    "host_samples": "the host was not sampled: perfnb.record does it",
+    "gpu_samples": "no GPU was sampled: perfnb.record does it",
+    "allocator": "the state of torch's allocator was not recorded: perfnb.record of a training on a GPU does it",
+    "training": "nothing was told of the training itself: recorder.log(loss=...), or a training log",
+    "schedstat": "how long threads waited for a core was not recorded: perfnb.record does it on Linux",
+    "gc": "garbage collections of Python were not recorded: perfnb.record does it",
+}
+
 Unit = Literal["time", "memory", "opportunity", "training"]
 """What a detector's loss is counted in: time of a step; bytes of a memory; nothing lost, but something unused; of the training
 itself nothing that could be counted without a probe."""
@@ -146,7 +155,7 @@ class Detector:
         """
         for name in (*self.needs, *(table for table in self.reads if table in SCHEMAS and table not in self.optional)):
             if name not in run.signals:
-                raise Unmeasured(run.missing.get(name, f"the run has no {name}"))
+                raise Unmeasured(run.missing.get(name, _ABSENT.get(name, f"the run has no {name}")))
         given: dict[str, object] = {
             "config": run.config,
             "machine": run.machine,

@@ -136,13 +136,16 @@ def findings_table(findings: Sequence[Finding], caption: str) -> Table:
 
 def cleared_table(cleared: Sequence[Cleared]) -> Table:
     """What was looked at and is not limiting, with its number."""
-    rows = tuple((item.detector, text.share(item.severity), text.share(item.flag_above), item.summary) for item in cleared)
-    return Table("", ("what", "of step", "limit", "in words"), rows, frozenset({1, 2}))
+    rows = tuple((item.detector, text.share(item.severity), text.share(item.flag_above)) for item in cleared)
+    return Table("", ("what", "share", "limit"), rows, frozenset({1, 2}))
 
 
-def unmeasured_table(unmeasured: Sequence[NotMeasured]) -> Table:
-    """What could not be looked at, with the reason."""
-    return Table("", ("what", "why"), tuple((item.detector, item.reason) for item in unmeasured))
+def unmeasured_items(unmeasured: Sequence[NotMeasured]) -> Items:
+    """What could not be looked at, with the reason; what has one reason stands together."""
+    by_reason: dict[str, list[str]] = {}
+    for item in unmeasured:
+        by_reason.setdefault(item.reason, []).append(item.detector)
+    return Items(tuple(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()))
 
 
 def evidence_table(finding: Finding) -> Table:
@@ -218,7 +221,7 @@ def rest(diagnosis: Diagnosis) -> list[Block]:
         words = Items(tuple(f"{item.detector}: {item.sentence}" for item in diagnosis.hints))
         sections.append(Section(f"Hints of the config alone ({len(diagnosis.hints)})", (words,)))
     if diagnosis.unmeasured:
-        sections.append(Section(f"Not measured ({len(diagnosis.unmeasured)})", (unmeasured_table(diagnosis.unmeasured),)))
+        sections.append(Section(f"Not measured ({len(diagnosis.unmeasured)})", (unmeasured_items(diagnosis.unmeasured),)))
     if diagnosis.notes:
         sections.append(Section(f"Notes of the reader ({len(diagnosis.notes)})", (Items(diagnosis.notes),)))
     return sections

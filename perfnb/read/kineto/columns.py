@@ -62,9 +62,7 @@ COMPLETE, MEMORY = 0, 1
 ABSENT: Final = -1
 """Code of a text that an event does not have."""
 
-UNREADABLE: Final = (msgspec.DecodeError, ValueError, RecursionError)
-"""What decoding raises: for wrong JSON, bytes that are no UTF-8 or numbers of thousands of digits, nesting past the stack."""
-
+UNREADABLE: Final = (msgspec.DecodeError, ValueError, RecursionError)  # wrong JSON, no UTF-8, endless digits, nesting
 MEMORY_NAME: Final = b'"[memory]"'
 SKIPPED: Final = frozenset({"python_function", "trace", "gpu_user_annotation", "cuda_profiler_range", "cuda_event"})
 
