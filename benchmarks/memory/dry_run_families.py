@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -36,7 +36,6 @@ class Family:
     batches: tuple[int, int, int]
     length: int | None = None
     variants: tuple[Options, ...] = ({},)
-    arguments: Options = field(default_factory=dict)
 
 
 class Block(nn.Module):
@@ -108,6 +107,19 @@ class Recurrent(nn.Module):
         return self.head(self.layers(self.words(x))[0])
 
 
+class Translator(nn.Module):
+    """torch's own transformer, encoder and decoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(200, 32), nn.Linear(32, 200)
+        self.inner = nn.Transformer(32, 4, 2, 2, 64, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scores of words."""
+        return self.head(self.inner(self.words(x), self.words(x.flip(1))))
+
+
 def next_word(model: Any, batch: Any) -> torch.Tensor:
     """Cross entropy of each word."""
     return functional.cross_entropy(model(batch).flatten(0, 1).float(), batch.flatten())
@@ -174,6 +186,7 @@ BUILT_WITH: Final[Mapping[str, Family]] = {
         ({}, {"optimizer": "sgd"}),
     ),
     "u-net": Family(Net, lambda batch_size: torch.randn(batch_size, 3, 32, 32), mean_square, (2, 4, 16)),
+    "encoder and decoder": Family(Translator, words(200), next_word, (2, 4, 12), 40, ({}, {"optimizer": "adam"})),
     "lstm": Family(Recurrent, words(300), next_word, (2, 4, 16), 32, ({}, {"optimizer": "momentum"})),
 }
 """Families that were looked at while the dry run was written."""

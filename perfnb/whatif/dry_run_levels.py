@@ -113,4 +113,10 @@ def interval(dry: Mapping[str, int], residuals: Sequence[Residual], size: int, l
         slope, start = np.polyfit(sizes, peaks, 1)
         other = float(start + slope * size)
     gap = max(_SMALLEST_SHARE * point, abs(point - other))
-    return round(max(point - gap, 0)), round(point + gap)
+    return round(max(point - gap, 0)), round(max(point + gap, _in_proportion(dry, residuals, size)))
+
+
+def _in_proportion(dry: Mapping[str, int], residuals: Sequence[Residual], size: int) -> float:
+    """The peak if scratch memory grew as the batch does; 0 without a dry run."""
+    largest = max(residuals, key=lambda one: one.size)
+    return max(dry[phase] + largest.by_phase[phase] * size / largest.size for phase in dry) if any(dry.values()) else 0.0

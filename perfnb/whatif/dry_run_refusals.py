@@ -39,6 +39,11 @@ _BY_TEXT: Final = (
         "functions that make all they use: model_fn the model, batch_fn the batch",
     ),
     (
+        "Mixing fake modes",
+        "tensors of another dry run, or of another FakeTensorMode, are used",
+        "functions that make all they use: model_fn the model, batch_fn the batch",
+    ),
+    (
         "not linked with support for",
         "something is moved to another device",
         "functions without .cuda(), .to(device) and device=: a dry run is made on the CPU, and target tells for which device",

@@ -84,6 +84,7 @@ def dry_run(functions: ModelFunctions, setup: TrainingSetup, target: Target = "c
     from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415 - analysis of files runs without it
 
     mode = FakeTensorMode()
+    mode.__deepcopy__ = lambda _: mode  # else a deep copy of a layer (nn.Transformer makes its own so) takes the mode with it
     watcher = DryWatcher(mode)
     seen: dict[str, Any] = {}
 
