@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from perfnb.catalogue import detectors, fixes
+from perfnb.catalogue import detectors, fixes, training_detectors
 from perfnb.config.mapping import value_of
 from perfnb.fix import Fix, FixExample, NotApplicable, fix
 
@@ -34,7 +34,7 @@ def test_a_fix_refuses_a_config_without_its_knob(found: Fix) -> None:
 
 @pytest.mark.parametrize("found", fixes(), ids=lambda each: each.name)
 def test_a_fix_answers_detectors_that_exist_and_has_both_kinds_of_examples(found: Fix) -> None:
-    assert set(found.answers) <= {each.name for each in detectors()}
+    assert set(found.answers) <= {each.name for each in (*detectors(), *training_detectors())}
     assert {case.after is None for case in found.examples} == {True, False}
     assert found.source
     assert found.reason

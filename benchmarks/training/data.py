@@ -1,4 +1,4 @@
-"""The corpus of recorded training curves, one value per run, with what is known of each: regret, and which way the rate is off."""
+"""The corpus of recorded training curves, one value per run, with what is known of each: regret, which way the rate is off."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def nanogpt() -> tuple[tuple[NDArray[np.int64], Floats], ...]:
 
 
 def small_runs() -> list[dict[str, Any]]:
-    """Small runs with their branches, as recorded, and `regret`, `best`, `task_name`, `near` where their group has a best rate."""
+    """Small runs with their branches, as recorded, of groups with a best rate; with `regret`, `best`, `task_name`, `near`."""
     runs = list(_lines("own_runs.jsonl.gz"))
     groups: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
     for run in runs:

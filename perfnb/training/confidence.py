@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -98,8 +99,9 @@ def rate_prior() -> Mapping[str, Any]:
 def _beta_share(at: float, hits: int, misses: int) -> float:
     """Probability that Beta(1 + hits, 1 + misses) stays below: that of more than `hits` successes in `hits + misses + 1`."""
     count = hits + misses + 1
-    term, below = (1.0 - at) ** count, 0.0
-    for successes in range(hits + 1):
-        below += term
-        term *= at / (1.0 - at) * (count - successes) / (successes + 1) if at < 1.0 else 0.0
-    return 1.0 - below
+    whole = math.lgamma(count + 1)
+    terms = (
+        whole - math.lgamma(k + 1) - math.lgamma(count - k + 1) + k * math.log(at) + (count - k) * math.log1p(-at)
+        for k in range(hits + 1, count + 1)
+    )
+    return math.fsum(math.exp(term) for term in terms)

@@ -186,6 +186,20 @@ def wilson_interval(hits: int, count: int, confidence: float = 0.95) -> tuple[fl
     return middle - half, middle + half
 
 
+def smoothed(values: ArrayLike) -> Floats:
+    """Running mean of three; the two ends as they are.
+
+    Examples
+    --------
+    >>> smoothed([3.0, 0.0, 3.0, 6.0]).tolist()
+    [3.0, 2.0, 3.0, 6.0]
+    """
+    series = np.asarray(values, dtype=np.float64)
+    if len(series) < 3:  # noqa: PLR2004 - nothing has two neighbours
+        return series
+    return np.concatenate([series[:1], (series[:-2] + series[1:-1] + series[2:]) / 3.0, series[-1:]])
+
+
 def looks(steps: ArrayLike, planned_steps: int | None) -> NDArray[np.intp]:
     """Points of a curve that had been recorded at each look: at k/20 of the planned steps, else at 200 x 1.5^k steps.
 

@@ -11,7 +11,7 @@ import pandas as pd
 from perfnb.detector import Unmeasured, detector
 from perfnb.training.curve import Curve, curve_of, evidence
 from perfnb.training.examples import curve_example
-from perfnb.training.statistics import Floats, log_loss, mann_kendall, over_looks, upper_tail
+from perfnb.training.statistics import Floats, log_loss, mann_kendall, over_looks, smoothed, upper_tail
 
 _FEWEST: Final = 12
 _FEWEST_IN_HALF: Final = 10
@@ -62,7 +62,7 @@ def overfitting(training: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataFra
     falling, rising = mann_kendall(log_loss(trained[-kept:])), mann_kendall(validation)
     z_train, z_validation = (each.z if each else 0.0 for each in (falling, rising))
     fires = z_train < -_ALARM and z_validation > _ALARM
-    best = int(places[int(np.argmin(_smoothed(curve.validation_losses[places])))])
+    best = int(places[int(np.argmin(smoothed(curve.validation_losses[places])))])
     words = (
         f"Over the last {kept} of {len(places)} evaluations the validation loss {_moved(z_validation)} (z {z_validation:.1f}) "
         f"and the training loss {_moved(z_train)} (z {z_train:.1f}); validation was best at step {curve.steps[best]}"
@@ -87,12 +87,6 @@ def _training_losses(curve: Curve, places: np.ndarray) -> Floats:
     pieces = [losses[start : place + 1] for start, place in zip(starts, places, strict=True)]
     pieces = [piece[np.isfinite(piece)] for piece in pieces]
     return np.array([piece.mean() if len(piece) else np.nan for piece in pieces], dtype=np.float64)
-
-
-def _smoothed(values: Floats) -> Floats:
-    """Running median of three; the ends as they are."""
-    inner = np.median(np.lib.stride_tricks.sliding_window_view(values, 3), axis=1)
-    return np.concatenate([values[:1], inner, values[-1:]])
 
 
 def _moved(z: float) -> str:
