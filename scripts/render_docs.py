@@ -88,7 +88,7 @@ def _detector(each: Detector) -> str:
 
 
 def _scores() -> Mapping[str, Mapping[str, Any]]:
-    return json.loads(SCORE.read_text(encoding="utf-8"))["scores"] if SCORE.is_file() else {}  # type: ignore[no-any-return]
+    return json.loads(SCORE.read_text(encoding="utf-8"))["scores"] if SCORE.is_file() else {}
 
 
 def _all_measured() -> str:

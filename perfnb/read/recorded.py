@@ -106,7 +106,7 @@ def run_of(recordings: Sequence[Recorded], source: Sequence[str] = ("recording",
     starts = [start + offset for each, offset in zip(ordered, offsets, strict=True) if (start := first_ns(each)) is not None]
     origin = min(starts, default=int(headers[0]["monotonic_ns"]))
     ranks = [rank_tables(each, origin - offset) for each, offset in zip(ordered, offsets, strict=True)]
-    made = {name: tables.conform(name, stacked([_conformed(name, each) for each in ranks])) for name in _TABLES}
+    made: dict[str, Any] = {name: tables.conform(name, stacked([_conformed(name, each) for each in ranks])) for name in _TABLES}
     world_size = max((size for each in headers if isinstance(size := each.get("world_size"), int)), default=None)
     signals, missing = signals_and_missing(made, headers, ranks, world_size)
     if clock_note:

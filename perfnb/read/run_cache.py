@@ -128,7 +128,9 @@ def _read(place: Path) -> Run:
     raw = (place / _REST).read_bytes()
     rest = msgspec.json.decode(raw, type=_Rest)
     there = msgspec.json.decode(raw)["tables"]
-    made = {name: tables.conform(name, _frame(parquet, place / f"{name}.parquet")) for name in SCHEMAS if name in there}
+    made: dict[str, Any] = {
+        name: tables.conform(name, _frame(parquet, place / f"{name}.parquet")) for name in SCHEMAS if name in there
+    }
     return Run(
         **made,
         config=MappingProxyType(restored(rest.config)),
