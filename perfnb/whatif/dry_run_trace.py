@@ -148,7 +148,7 @@ def _summary(watcher: DryWatcher, target: Target) -> DryRun:
         MappingProxyType(peaks),
         MappingProxyType(places),
         int(table["reserved_bytes"].max()) if target == "cuda" else None,
-        tuple(operators.names("unknown")),
+        tuple(sorted({*operators.names("unknown"), *(watcher.recurrent if target == "cuda" else ())})),
         tuple(operators.names("workspace")),
         tuple(operators.fused_attention),
         tuple(sorted(operators.narrow_products)),

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from perfnb.whatif.dry_run_operators import OperatorCounts
 from perfnb.whatif.dry_run_setup import ModelFunctions, TrainingSetup
-from perfnb.whatif.dry_run_step import tensors_in
+from perfnb.whatif.dry_run_step import CannotTrainError, tensors_in
 
 Event = tuple[int, int, str]
 """Number of the storage, its bytes (negative: freed), the phase."""
@@ -80,6 +80,7 @@ class DryWatcher:
     def __init__(self, mode: Any) -> None:
         self.mode, self.log, self.operators = mode, StorageLog(), OperatorCounts()
         self.batch_was_real = False
+        self.recurrent: set[str] = set()
 
     def enter(self, phase: str) -> None:
         """A phase begins."""
@@ -89,8 +90,14 @@ class DryWatcher:
 
     def own(self, model: Any) -> Any:
         """The model itself if it was made under the mode, else a copy without its values."""
+        import torch  # noqa: PLC0415
         from torch._subclasses import fake_tensor  # noqa: PLC0415
 
+        kinds = {type(module) for module in model.modules()}
+        if any(kind.__name__ == "OptimizedModule" for kind in kinds):
+            reason = "the model is compiled, and what compiled code allocates is not known without running it"
+            raise CannotTrainError(reason, "a model_fn without torch.compile")
+        self.recurrent = {f"torch.nn.{kind.__name__}" for kind in kinds if issubclass(kind, torch.nn.RNNBase)}
         tensors = [*model.parameters(), *model.buffers()]
         if all(isinstance(one, fake_tensor.FakeTensor) for one in tensors):
             return model
