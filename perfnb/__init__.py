@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from perfnb.summarize import RankSummary, summarize_ranks
     from perfnb.verify import Outcome, verify
     from perfnb.whatif.critical_path import critical_path, critical_path_summary
+    from perfnb.whatif.dry_run import MeasuredPeak, predict_memory
     from perfnb.whatif.scaled_path import critical_path_bounds, least_step_us
     from perfnb.whatif.step_model import predict
 
@@ -46,6 +47,7 @@ __all__ = [
     "Diagnosis",
     "Finding",
     "Machine",
+    "MeasuredPeak",
     "NotMeasured",
     "Outcome",
     "Prediction",
@@ -74,6 +76,7 @@ __all__ = [
     "open_in_perfetto",
     "plan",
     "predict",
+    "predict_memory",
     "preview",
     "read_memory_snapshot",
     "read_metrics",
@@ -98,6 +101,7 @@ _PLACES: Final = MappingProxyType(
         "Diagnosis": "perfnb.findings",
         "Finding": "perfnb.findings",
         "Machine": "perfnb.run",
+        "MeasuredPeak": "perfnb.whatif.dry_run",
         "NotMeasured": "perfnb.findings",
         "Outcome": "perfnb.verify",
         "Prediction": "perfnb.prediction",
@@ -125,6 +129,7 @@ _PLACES: Final = MappingProxyType(
         "open_in_perfetto": "perfnb.perfetto",
         "plan": "perfnb.suggest",
         "predict": "perfnb.whatif.step_model",
+        "predict_memory": "perfnb.whatif.dry_run",
         "preview": "perfnb.apply",
         "read_memory_snapshot": "perfnb.read.memory_snapshot",
         "read_metrics": "perfnb.read.metrics",

@@ -61,8 +61,9 @@ def accuracy(only: str = "") -> pd.DataFrame:
     -------
     pandas.DataFrame
         family, variant, is_held_out, batch_size, peak_bytes (real), level (of the dry run alone: C, D or Unknown), covered
-        (whether the real peak lies in its interval, to 0.02 %), the same of the dry run with two points, the error of each method as a percentage of the real peak
-        (NaN where a method gives nothing) and unmodelled (operators, or why the dry run refuses).
+        (whether the real peak lies in its interval, to 0.02 %), level_with_two and covered_with_two (the same with two points),
+        the error of each method as a percentage of the real peak (NaN where a method gives nothing) and unmodelled (operators,
+        or why the dry run refuses).
     """
     families = [
         (name, own, is_held_out) for is_held_out, all_ in ((False, BUILT_WITH), (True, HELD_OUT)) for name, own in all_.items()
