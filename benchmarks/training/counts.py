@@ -28,6 +28,9 @@ GIVEN_BACK: Final = 0.01
 
 FEWEST_EVALUATIONS: Final = 12
 
+SCORE_ABOVE: Final = 0.5
+"""Score from which learning_rate_too_low fires."""
+
 
 class Count(NamedTuple):
     """Fires of a detector after which its claim was so, and not; each near, then anywhere."""
@@ -68,11 +71,16 @@ def too_high_counts() -> dict[str, Count]:
     """non_finite_loss over the first tenth, and early_instability where that is silent: whether the rate was too high."""
     told: dict[str, list[SweepRun]] = defaultdict(list)
     for run in deepobs():
-        if fires("non_finite_loss", first_tenth(run)) or fires("non_finite_loss", _within_tenth(run)):
+        if diverged_early(run):
             told["non_finite_loss"].append(run)
         elif fires("early_instability", first_steps(run)):
             told["early_instability"].append(run)
     return {name: _counted(runs, lambda run: run.truth == "too high") for name, runs in told.items()}
+
+
+def diverged_early(run: SweepRun) -> bool:
+    """Whether non_finite_loss fires within the first tenth, on its blocks or on its first steps."""
+    return bool(fires("non_finite_loss", first_tenth(run)) or fires("non_finite_loss", _within_tenth(run)))
 
 
 def _within_tenth(run: SweepRun) -> Run:
@@ -97,7 +105,7 @@ def left_out_scores() -> Floats:
     return made
 
 
-def too_low_count(threshold: float = 0.5) -> Count:
+def too_low_count(threshold: float = SCORE_ABOVE) -> Count:
     """learning_rate_too_low with its own problem left out: whether the rate was too low."""
     values, _, _ = score_features()
     chosen = [

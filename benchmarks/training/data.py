@@ -24,6 +24,12 @@ NEAR_DECADES: Final = 1.0
 KEEP_REGRET: Final = 0.02
 """A regret up to this needs no other rate."""
 
+BETTER: Final = 0.01
+"""Gain from which a change counts as better, and loss from which it counts as worse."""
+
+MUCH: Final = 0.05
+"""Loss from which it counts as much worse."""
+
 FEWEST_RATES: Final = 8
 """Rates that a group of the small runs needs to have a best one."""
 

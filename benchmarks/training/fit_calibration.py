@@ -14,9 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.training.counts import as_json, left_out_scores, overfitting_count, score_features, too_high_counts, too_low_count
-from benchmarks.training.data import Floats, deepobs, folder
+from benchmarks.training.data import BETTER, Floats, deepobs, folder
 from benchmarks.training.fits import area_under_curve, calibration_error, logistic, score_weights, sigmoid
-from benchmarks.training.pairs import BETTER, GATE_Z, Pair, deepobs_pairs, small_pairs
+from benchmarks.training.pairs import GATE_Z, Pair, deepobs_pairs, small_pairs
 
 PLACE: Final = Path(__file__).resolve().parents[2] / "perfnb" / "training"
 BANDS: Final = (0.0, 0.2, 0.5, 0.8, 0.9, 1.0)

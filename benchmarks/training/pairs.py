@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -12,9 +13,6 @@ import numpy as np
 
 from benchmarks.training.data import Floats, SweepRun, branch_regret, deepobs, small_runs
 
-BETTER: Final = 0.01
-"""Gain from which a change counts as better."""
-
 GATE_Z: Final = -2.0
 """A branch is called better only below this z."""
 
@@ -22,6 +20,7 @@ SHIFTS: Final = (-1.0, -0.6, -0.4, 0.4, 0.6, 1.0)
 _AUTOCORRELATION: Final = 1.5  # prior of training.md 6: how much wider the mean of a half is than independent steps make it
 _TRUNK: Final = 80
 _FEWEST: Final = 3
+_LIKELY: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,28 @@ class Pair:
     def feature(self) -> float:
         """Signed square root of the effect."""
         return math.copysign(math.sqrt(abs(self.effect)), self.effect)
+
+
+def mid_run(chance_of: Callable[[str, float], float], steps: int) -> list[tuple[bool, float, float]]:
+    """A probe of six factors at step 80 of each small run: nearness, regret of the start and of what the policy ends on.
+
+    The branch with the largest effect is taken if its probability is above a half and its z below -2; else the rate is kept.
+
+    Parameters
+    ----------
+    chance_of
+        Probability of a task's pair with that feature, by a line that was fitted without the task.
+    steps
+        Length of the probe.
+    """
+    made = []
+    for run in small_runs():
+        if not run["branch"]:
+            continue
+        told = [(pair, run["regret"] - pair.gain) for pair in _branches(run, steps)]
+        clear = [(pair.effect, end) for pair, end in told if pair.z < GATE_Z and chance_of(pair.task, pair.feature) > _LIKELY]
+        made.append((bool(run["near"]), float(run["regret"]), float(max(clear)[1]) if clear else float(run["regret"])))
+    return made
 
 
 def effect_of(base: Floats, branch: Floats, start: float) -> tuple[float, float]:
