@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from perfnb.errors import LedgerError
+from perfnb.memory_ledger_operators import category_of_operators, operators_of
 from perfnb.prediction import Unknown
 from perfnb.run import Run
 
@@ -46,7 +47,9 @@ class HeldBlocks:
     time_us, sequence
         Of the row after which this holds; NaN and None where not recorded.
     blocks
-        One row per block, the largest first: time_us, sequence, address, bytes, category, phase, stack.
+        One row per block, the largest first: time_us, sequence, address, bytes, category, phase and stack. A trace has no stacks:
+        there `stack` is the operators that ran at the time, innermost first. Where the recording names no category it is told by
+        the stack: existing, optimizer, backward, or what is left ("forward or autograd": autograd's threads have no stack).
     """
 
     total_bytes: int
@@ -72,7 +75,7 @@ def memory_peak(run: Run, rank: int = 0, device: int | Literal["host"] | None = 
     rows = _changes(run, rank, device)
     if isinstance(rows, Unknown):
         return rows
-    return _held(rows, None)
+    return _held(run, rows, None)
 
 
 def memory_at(
@@ -106,7 +109,7 @@ def memory_at(
     before = np.flatnonzero(rows[name].le(moment).to_numpy(dtype=bool))
     if not len(before):
         return Unknown(f"nothing was recorded up to {name} {moment}: the first row has {rows[name].iloc[0]}", "a later moment")
-    return _held(rows, int(before[-1]))
+    return _held(run, rows, int(before[-1]))
 
 
 def memory_by(held: HeldBlocks, by: str | Sequence[str] = "category") -> pd.DataFrame:
@@ -208,7 +211,7 @@ def _changes(run: Run, rank: int, device: int | Literal["host"] | None) -> pd.Da
     return rows.reset_index(drop=True)
 
 
-def _held(rows: pd.DataFrame, moment: int | None) -> HeldBlocks:
+def _held(run: Run, rows: pd.DataFrame, moment: int | None) -> HeldBlocks:
     """What is held after the row `moment`; None: after the first one that reaches the peak."""
     size = rows["bytes"].to_numpy(dtype=np.int64)
     ends, unmatched = _ends(rows["address"].to_numpy(dtype=np.int64, na_value=-1), size)
@@ -221,6 +224,7 @@ def _held(rows: pd.DataFrame, moment: int | None) -> HeldBlocks:
     place = int(np.argmax(unseen + seen)) if moment is None else moment
     is_live = (size > 0) & (np.arange(len(size)) <= place) & (ends > place)
     blocks = rows.loc[is_live, list(_COLUMNS)]
+    blocks = _with_operators(run, rows, blocks)
     blocks = blocks.assign(category=_categories(blocks)).sort_values("bytes", ascending=False, kind="stable", ignore_index=True)
     total = int(unseen[place] + seen[place])
     if int(blocks["bytes"].sum()) + int(unseen[place]) != total:
@@ -255,6 +259,17 @@ def _at_start(rows: pd.DataFrame, size: Integers, unseen_change: Integers) -> tu
     if pd.isna(total):
         return least, False
     return max(int(total) - int(size[0]), least), True
+
+
+def _with_operators(run: Run, rows: pd.DataFrame, blocks: pd.DataFrame) -> pd.DataFrame:
+    """Blocks of a trace with the operators that made them in place of a stack, which a trace has not."""
+    if rows["action"].notna().any() or blocks["stack"].notna().any() or run.host_ops.empty:
+        return blocks
+    own = run.host_ops[run.host_ops["rank"].eq(int(rows["rank"].iloc[0]))]
+    chain = operators_of(blocks["time_us"], own)
+    return blocks.assign(
+        stack=chain, category=blocks["category"].astype(object).fillna(chain.map(category_of_operators, "ignore"))
+    )
 
 
 def _categories(blocks: pd.DataFrame) -> pd.Series:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perfnb import read_trace
 from perfnb.memory_ledger import BEFORE_RECORDING, HeldBlocks, memory_at, memory_by, memory_growth, memory_peak
 from perfnb.prediction import Unknown
 from perfnb.run import Run
@@ -162,3 +165,55 @@ def test_blocks_and_unseen_bytes_always_sum_to_a_walk_event_by_event(events: lis
 
     assert peak.total_bytes == max(highest) + unseen_free[-1]
     assert int(memory_by(peak)["bytes"].sum()) == peak.total_bytes
+
+
+def test_blocks_of_a_trace_are_told_by_the_operators_that_ran_when_they_were_made() -> None:
+    trace = Run(
+        allocations=table_from_text(
+            "allocations",
+            """rank device time_us address bytes allocated_bytes
+               0    0      3       1       10    10
+               0    0      13      2       20    30
+               0    0      25      3       40    70
+               0    0      40      4       80    150""",
+        ),
+        host_ops=table_from_text(
+            "host_ops",
+            """rank thread name                                     start_us duration_us
+               0    1      ProfilerStep#3                           0        100
+               0    1      aten::linear                             1        8
+               0    1      aten::addmm                              2        3
+               0    2      "autograd::engine::evaluate_function: X" 11       6
+               0    2      aten::mm                                 12       3
+               0    1      Optimizer.step#AdamW.step                20       10
+               1    1      aten::other                              39       9""",
+        ),
+    )
+
+    peak = held(memory_peak(trace))
+
+    assert memory_by(peak)[["category", "bytes"]].to_numpy().tolist() == [
+        ["not told", 80],
+        ["optimizer", 40],
+        ["backward", 20],
+        ["forward or data", 10],
+    ]
+    assert peak.blocks["stack"].iloc[-1] == "aten::addmm;aten::linear"
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_a_real_profile_is_told_by_operators_and_sums_to_its_peak(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    model, path = torch.nn.Linear(64, 64), tmp_path / "trace.json"
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        loss = model(torch.randn(512, 64)).relu().sum()
+        loss.backward()
+    profile.export_chrome_trace(str(path))
+
+    peak = held(memory_peak(read_trace(path)))
+
+    activation = 512 * 64 * 4
+    by = memory_by(peak).set_index("category")["bytes"].to_dict()
+    assert by["forward or data"] >= 2 * activation  # the input and what relu gave
+    assert sum(by.values()) == peak.total_bytes >= 3 * activation

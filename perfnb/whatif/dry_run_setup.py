@@ -120,7 +120,7 @@ def setup_from(config: Mapping[str, Any]) -> TrainingSetup | Unknown:
     >>> setup_from({"batch_size": 8, "precision": "bf16"}).precision
     'bf16'
     >>> setup_from({"batch_size": 8, "optimizer": "adafactor"}).needs
-    "an optimizer_fn that makes it, without the knob; or one of sgd, momentum, adam, adamw, nadam, radam, adamax, adagrad, ..."
+    'an optimizer_fn that makes it, without the knob; or one of sgd, momentum, adam, adamw, nadam, radam, adamax, adagrad, ...'
     """
     strange = [name for name in config if name not in _KNOBS]
     if strange:
