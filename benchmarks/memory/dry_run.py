@@ -129,9 +129,9 @@ def _row(name: str, family: Family, is_held_out: bool, options: Options) -> dict
         "batch_size": large,
         "peak_bytes": real,
         "level": "Unknown" if isinstance(alone, Unknown) else alone.before.level,
-        "covered": None
-        if isinstance(alone, Unknown)
-        else alone.before.low_bytes <= real * 1.0002 and real <= alone.before.high_bytes,
+        "covered": _is_covered(alone, real),
+        "level_with_two": "Unknown" if isinstance(two, Unknown) else two.before.level,
+        "covered_with_two": _is_covered(two, real),
     }
     errors = {method: float("nan") if value is None else _PERCENT * (value / real - 1) for method, value in error.items()}
     said = alone.reason if isinstance(alone, Unknown) else ", ".join(alone.before.unmodelled)

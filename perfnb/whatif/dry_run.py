@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -89,7 +90,7 @@ def predict_memory(
 
     Examples
     --------
-    Eight numbers in, four out, with a batch that grows (run it where torch is installed)::
+    Eight numbers in, four out, with twice the batch (where torch is installed)::
 
         found = perfnb.predict_memory(
             lambda: torch.nn.Linear(8, 4),
@@ -101,6 +102,10 @@ def predict_memory(
         )
         found.after.peak_bytes, found.after.held
     """
+    if importlib.util.find_spec("torch") is None:
+        return Unknown(
+            "torch is not installed here, and a dry run trains with it", "pip install 'perfnb[torch]'; its CPU build does"
+        )
     functions = ModelFunctions(model_fn, batch_fn, loss_fn, optimizer_fn)
     changes = MappingProxyType(dict(changes or {}))
     now, then = setup_from(config), setup_from({**config, **changes})

@@ -242,6 +242,7 @@ BREAKS: dict[str, tuple[dict[str, Any], str, str]] = {
     "adafactor": ({"optimizer": torch.optim.Adafactor}, "Adafactor cannot be stepped", "AdamW"),
     "lbfgs": ({"optimizer": torch.optim.LBFGS}, "LBFGS cannot be stepped", "AdamW"),
     "cuda": ({"model": lambda: network().cuda()}, "moved to another device", "without .cuda()"),
+    "compiled": ({"model": lambda: torch.compile(network())}, "the model is compiled", "without torch.compile"),
     "outside": ({"loss": lambda m, b: (m(b) + OUTSIDE).mean()}, "from outside of the functions", "batch_fn the batch"),
     "no blocks": ({"config": {"batch_size": 4, "activation_checkpointing": "full"}}, "no list of blocks", "names of modules"),
     "no module": ({"config": {"batch_size": 4, "activation_checkpointing": ["x"]}}, "no module x", "such as 0, 1, 2"),
