@@ -39,6 +39,16 @@ _BY_TEXT: Final = (
         "functions that make all they use: model_fn the model, batch_fn the batch",
     ),
     (
+        "no fake impl registered",
+        "a custom operator has no fake kernel",
+        "torch.library.register_fake for it",
+    ),
+    (
+        "UninitializedParameter",
+        "a lazy layer learns its size from values",
+        "layers with their sizes given (torch.nn.Linear for torch.nn.LazyLinear)",
+    ),
+    (
         "Mixing fake modes",
         "tensors of another dry run, or of another FakeTensorMode, are used",
         "functions that make all they use: model_fn the model, batch_fn the batch",

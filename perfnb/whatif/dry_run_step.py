@@ -63,6 +63,8 @@ def train(functions: ModelFunctions, setup: TrainingSetup, watcher: Watcher, *, 
     is_for_cuda
         Whether the optimizer takes the form that torch chooses by itself for CUDA tensors.
     """
+    import torch  # noqa: PLC0415 - analysis of files runs without it
+
     watcher.enter("init")
     with _default_dtype(setup):
         model = watcher.own(functions.model_fn())
@@ -80,8 +82,9 @@ def train(functions: ModelFunctions, setup: TrainingSetup, watcher: Watcher, *, 
             watcher.enter("forward")
             with _autocast(setup):
                 loss = functions.loss_fn(model, batch)
-                if micro_batches > 1:
+                if micro_batches > 1 and isinstance(loss, torch.Tensor):
                     loss = loss / micro_batches
+            _expect_loss(loss)
             watcher.forward_ends()
             watcher.enter("backward")
             loss.backward()
@@ -95,9 +98,18 @@ def train(functions: ModelFunctions, setup: TrainingSetup, watcher: Watcher, *, 
             one.grad = None
 
 
+def _expect_loss(loss: Any) -> None:
+    import torch  # noqa: PLC0415
+
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+        what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
+        reason = f"loss_fn returned {what}"
+        raise CannotTrainError(reason, "a loss_fn that returns the loss as a tensor with one value")
+
+
 def tensors_in(value: Any) -> Iterator[Any]:
     """The tensors of a batch, of an optimizer's state or of any other nest of containers and objects with fields."""
-    import torch  # noqa: PLC0415 - analysis of files runs without it
+    import torch  # noqa: PLC0415
     from torch.utils._pytree import tree_leaves  # noqa: PLC0415
 
     for leaf in tree_leaves(value):
@@ -146,6 +158,9 @@ def _optimizer(functions: ModelFunctions, setup: TrainingSetup, parameters: list
 
     if setup.optimizer is None:
         optimizer = functions.optimizer_fn(parameters)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            reason = f"optimizer_fn returned {type(optimizer).__name__}, no optimizer of torch"
+            raise CannotTrainError(reason, "an optimizer_fn such as lambda parameters: torch.optim.AdamW(parameters)")
     else:
         name, arguments = OPTIMIZERS[setup.optimizer]
         optimizer = getattr(torch.optim, name)(parameters, lr=1e-3, **arguments)
