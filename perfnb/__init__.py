@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from perfnb.run import Machine, Recording, Run
     from perfnb.suggest import plan, suggest
     from perfnb.summarize import RankSummary, summarize_ranks
+    from perfnb.training.suggest import suggest_hyperparameters
     from perfnb.verify import Outcome, verify
     from perfnb.whatif.critical_path import critical_path, critical_path_summary
     from perfnb.whatif.dry_run import MeasuredPeak, predict_memory
@@ -88,6 +89,7 @@ __all__ = [
     "step_ledger",
     "step_timeline_chart",
     "suggest",
+    "suggest_hyperparameters",
     "summarize_ranks",
     "undo",
     "unload_ipython_extension",
@@ -141,6 +143,7 @@ _PLACES: Final = MappingProxyType(
         "step_ledger": "perfnb.ledger",
         "step_timeline_chart": "perfnb.charts",
         "suggest": "perfnb.suggest",
+        "suggest_hyperparameters": "perfnb.training.suggest",
         "summarize_ranks": "perfnb.summarize",
         "undo": "perfnb.apply",
         "unload_ipython_extension": "perfnb.magics",

@@ -16,6 +16,7 @@ from perfnb.fix import Fix, NotApplicable
 from perfnb.fixes.add_warmup import add_warmup
 from perfnb.fixes.clip_gradients import clip_gradients
 from perfnb.fixes.decay_learning_rate import decay_learning_rate
+from perfnb.fixes.grow_batch import grow_batch
 from perfnb.fixes.lower_learning_rate import lower_learning_rate
 from perfnb.fixes.raise_learning_rate import raise_learning_rate
 from perfnb.fixes.stop_early import stop_early
@@ -23,6 +24,7 @@ from perfnb.prediction import Change
 from perfnb.run import Run
 from perfnb.training.confidence import HIGHEST_WITHOUT_PLAN
 from perfnb.training.curve import curve_of
+from perfnb.training.diagnoses.batch_off_noise_scale import batch_off_noise_scale
 from perfnb.training.diagnoses.clipping_misfit import clipping_misfit
 from perfnb.training.diagnoses.early_instability import early_instability
 from perfnb.training.diagnoses.learning_rate_too_low import learning_rate_too_low
@@ -45,6 +47,7 @@ _DETECTORS: Final[tuple[Detector, ...]] = (
     loss_plateau,
     overfitting,
     learning_rate_too_low,
+    batch_off_noise_scale,
     clipping_misfit,
     missing_decay,
 )
@@ -58,6 +61,7 @@ _ANSWERS: Final[Mapping[str, tuple[Fix, ...]]] = MappingProxyType(
         "loss_plateau": (decay_learning_rate,),
         "overfitting": (stop_early,),
         "learning_rate_too_low": (raise_learning_rate,),
+        "batch_off_noise_scale": (grow_batch,),
         "clipping_misfit": (clip_gradients,),
         "missing_decay": (decay_learning_rate,),
     }
@@ -83,6 +87,7 @@ _NEXT: Final[Mapping[str, str]] = MappingProxyType(
         "loss_plateau": "Worth a probe: if the lower rate wins decay now, if the higher one wins the rate was too low, else stop",
         "overfitting": "Stop there, or probe weight decay or augmentation to go on; a lower rate is no cure",
         "learning_rate_too_low": "Worth a probe",
+        "batch_off_noise_scale": "Batch and rate together, to be probed at the new batch: suggestive on two tasks, no more",
         "clipping_misfit": "An unvalidated rule: worth a fork with the other threshold",
         "missing_decay": "An unvalidated rule: worth a fork with a decay and without, both to the end",
     }
@@ -173,7 +178,14 @@ def suggest_hyperparameters(run: Run, config: Mapping[str, Any] | None = None) -
     """
     given = run.config if config is None else as_config(config)
     found = [each for each in in_precedence(_answer(each, run) for each in _DETECTORS) if isinstance(each, Finding)]
-    return tuple(_suggestion(run, given, finding, fix) for finding in found for fix in _ANSWERS.get(finding.detector, ()))
+    return tuple(_suggestion(run, given, finding, fix) for finding in found for fix in _fixes_of(finding))
+
+
+def _fixes_of(finding: Finding) -> tuple[Fix, ...]:
+    """Fixes that answer a finding; a batch that is too large has none yet."""
+    if "is_small" in finding.evidence and not finding.evidence["is_small"].any():
+        return ()
+    return _ANSWERS.get(finding.detector, ())
 
 
 def _answer(detector: Detector, run: Run) -> Any:
