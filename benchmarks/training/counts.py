@@ -111,7 +111,7 @@ def too_low_count(threshold: float = SCORE_ABOVE) -> Count:
     chosen = [
         run
         for run, total, found in zip(deepobs(), left_out_scores(), values, strict=True)
-        if total > threshold and can_be_too_low(found)
+        if total > threshold and can_be_too_low(found, run.raw)
     ]
     return _counted(chosen, lambda run: run.truth == "too low")
 

@@ -93,7 +93,7 @@ def _symptoms() -> dict[str, str]:
     low = {
         run.name
         for run, total, found in zip(deepobs(), scores, values, strict=True)
-        if total > SCORE_ABOVE and can_be_too_low(found)
+        if total > SCORE_ABOVE and can_be_too_low(found, run.raw)
     }
     told = {}
     for run in deepobs():

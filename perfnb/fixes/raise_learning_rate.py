@@ -15,7 +15,7 @@ _TIMES: Final = 2.5
     knobs=("learning_rate",),
     answers=("learning_rate_too_low",),
     reason="a run that crawls at first does so because its steps are short",
-    source="DeepOBS sweep: the rate was too low in 22 of 29 runs that were called so, within a decade of the best in 3 of 6",
+    source="DeepOBS sweep: the rate was too low in 22 of 30 runs that were called so, within a decade of the best in 3 of 7",
     caution="probe it first with 2.5 and 10 times the rate: a curve alone is right about every other time near the best rate",
     examples=(
         FixExample("a tenth of a thousandth", {"learning_rate": 1e-4}, {"learning_rate": 2.5e-4}),

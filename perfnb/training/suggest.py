@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+from perfnb import text
 from perfnb.config.as_config import as_config
 from perfnb.config.mapping import has_knob, value_of
 from perfnb.detector import Detector, Unmeasured
@@ -236,4 +237,4 @@ def _with_rate(run: Run, config: Mapping[str, Any]) -> Mapping[str, Any]:
 def _horizon(done: int, step: int, planned: int | None) -> str:
     if planned is None:
         return f"up to step {step}; the length of the run is not known, so its share is not either"
-    return f"up to step {step}, {100 * min(done / planned, 1.0):.2g} % of the planned {planned:,} steps"
+    return f"up to step {step}, {text.share(min(done / planned, 1.0))} of the planned {planned:,} steps"

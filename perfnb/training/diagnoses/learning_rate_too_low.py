@@ -13,11 +13,11 @@ from perfnb.training.confidence import calibration
 from perfnb.training.curve import curve_of, evidence
 from perfnb.training.curve_score import BLOCKS, FEATURES, FEWEST, features, score
 from perfnb.training.examples import curve_example
+from perfnb.training.jump import jump
 from perfnb.training.statistics import block_means
 
 _FIRST: Final = 0.1
 _ABOVE: Final = 0.5
-_JUMP: Final = 1.35
 _LARGEST_START: Final = 10
 _PLAN = {"planned_steps": 600, "schedule": "constant"}
 _NOISE = 1.0 + 0.001 * np.random.default_rng(5).standard_normal(60)
@@ -76,7 +76,7 @@ def learning_rate_too_low(training: pd.DataFrame, config: Mapping[str, Any]) -> 
     losses = curve.losses[places]
     found = features(block_means(losses, at_most=BLOCKS), losses)
     total = score(found, calibration()["score"])
-    fires = total > _ABOVE and can_be_too_low(found)
+    fires = total > _ABOVE and can_be_too_low(found, losses)
     words = (
         f"Over the first tenth of the run (to step {curve.steps[places[-1]]}) the loss moved by a factor {np.exp(found[0]):.3g}, "
         f"{'as curves do' if fires else 'which is not how curves move'} whose rate is too low"
@@ -84,7 +84,8 @@ def learning_rate_too_low(training: pd.DataFrame, config: Mapping[str, Any]) -> 
     return evidence(curve, places[-1:], total, _ABOVE, fires=fires, symptom=words, **dict(zip(FEATURES, found, strict=True)))
 
 
-def can_be_too_low(found: np.ndarray) -> bool:
-    """Whether a curve with these features can suffer from a low rate: finite, below its start, without a jump."""
+def can_be_too_low(found: np.ndarray, losses: np.ndarray) -> bool:
+    """Whether a curve with these features and first losses may have too low a rate: finite, below its start, without a jump."""
     named = dict(zip(FEATURES, found, strict=True))
-    return bool(named["non_finite"] == 0.0 and named["total"] < 0.0 and named["log_early_ratio"] <= np.log(_JUMP))
+    first = jump(losses)
+    return bool(named["non_finite"] == 0.0 and named["total"] < 0.0) and (first is None or not first.is_one)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from perfnb import text
 from perfnb.detector import Unmeasured, detector
 from perfnb.training.curve import curve_of, evidence
 from perfnb.training.examples import curve_example, decay
@@ -34,6 +35,7 @@ _PLAN = {"planned_steps": 100}
             "no rates, but a config that says constant", decay(85), fires=True, config={**_PLAN, "schedule": "constant"}
         ),
         curve_example("a schedule that nobody told", decay(85), fires=None, config=_PLAN),
+        curve_example("the run is over", decay(100), fires=False, config=_PLAN, learning_rate=0.1),
         curve_example("how long it will run is not known", decay(85), fires=None, learning_rate=0.1),
     ),
 )
@@ -53,6 +55,6 @@ def missing_decay(training: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataF
     left = max(0.0, 1.0 - curve.done_steps / curve.planned_steps)
     place = [len(curve.steps) - 1]
     words = (
-        f"The rate {'is constant' if curve.is_constant_rate else 'moves'}, and {100 * left:.2g} % of the planned steps are left"
+        f"The rate {'is constant' if curve.is_constant_rate else 'moves'}, and {text.share(left)} of the planned steps are left"
     )
-    return evidence(curve, place, left, _BELOW, fires=curve.is_constant_rate and left < _BELOW, symptom=words)
+    return evidence(curve, place, left, _BELOW, fires=curve.is_constant_rate and 0.0 < left < _BELOW, symptom=words)

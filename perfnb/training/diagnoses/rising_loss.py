@@ -59,8 +59,8 @@ def rising_loss(training: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataFra
     usable = _settled(curve)
     rows = [found for end in looks(curve.steps, curve.planned_steps) if (found := _look(curve, usable[usable < end]))]
     if not rows:
-        have = len(block_means(curve.losses[usable]))
-        message = f"{_BLOCKS} blocks of losses after warm-up or restart are needed at a look, here are {have}"
+        have = int(np.isfinite(block_means(curve.losses[usable])).sum())
+        message = f"{_BLOCKS} blocks of finite losses after warm-up or restart are needed at a look, here are {have}"
         raise Unmeasured(message)
     fired = [row for row in rows if row[1] > ALARM_Z]
     shown = fired[0] if fired else rows[-1]
