@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.training.baselines import halving_alarms
-from benchmarks.training.counts import blocks_run, evaluated, evaluations_run, fires, first_steps
+from benchmarks.training.counts import blocks_run, called_too_low, evaluated, evaluations_run, fires, first_steps
 from benchmarks.training.data import SweepRun, TunedRun, deepobs, nanogpt, small_runs
 from perfnb.run import Run
 from perfnb.training.confidence import lower_bound
@@ -53,6 +53,8 @@ def healthy() -> list[Row]:
     keep = [run for run in deepobs() if run.truth == "keep"]
     rows += _asked("DeepOBS regret <= 0.02", ("non_finite_loss", "rising_loss"), [blocks_run(run) for run in keep])
     rows += _asked("DeepOBS regret <= 0.02", ("early_instability",), [first_steps(run) for run in keep])
+    low = sum(run.truth == "keep" for run in called_too_low())
+    rows.append(Row("DeepOBS regret <= 0.02", "learning_rate_too_low, problem left out", low, len(keep), 0))
     return rows
 
 

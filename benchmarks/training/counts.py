@@ -105,15 +105,19 @@ def left_out_scores() -> Floats:
     return made
 
 
-def too_low_count(threshold: float = SCORE_ABOVE) -> Count:
-    """learning_rate_too_low with its own problem left out: whether the rate was too low."""
+def called_too_low(threshold: float = SCORE_ABOVE) -> tuple[SweepRun, ...]:
+    """Runs on which learning_rate_too_low fires with weights that were fitted without their problem."""
     values, _, _ = score_features()
-    chosen = [
+    return tuple(
         run
         for run, total, found in zip(deepobs(), left_out_scores(), values, strict=True)
         if total > threshold and can_be_too_low(found, run.raw)
-    ]
-    return _counted(chosen, lambda run: run.truth == "too low")
+    )
+
+
+def too_low_count() -> Count:
+    """learning_rate_too_low with its own problem left out: whether the rate was too low."""
+    return _counted(list(called_too_low()), lambda run: run.truth == "too low")
 
 
 def overfitting_count() -> tuple[Count, Count]:

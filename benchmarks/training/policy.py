@@ -11,9 +11,8 @@ from typing import Final
 import numpy as np
 
 from benchmarks.training.baselines import halving_rule
-from benchmarks.training.counts import SCORE_ABOVE, diverged_early, fires, first_steps, left_out_scores, score_features
+from benchmarks.training.counts import called_too_low, diverged_early, fires, first_steps
 from benchmarks.training.data import BETTER, MUCH, Floats, SweepRun, deepobs
-from perfnb.training.diagnoses.learning_rate_too_low import can_be_too_low
 
 LADDER: Final = (-1.0, -0.4, 0.0, 0.4, 1.0)
 """log10 of the factors 0.1, 0.4, 1, 2.5 and 10."""
@@ -89,12 +88,7 @@ def passive(run: SweepRun, sweep: Sweep) -> tuple[int, float]:
 
 @cache
 def _symptoms() -> dict[str, str]:
-    scores, (values, _, _) = left_out_scores(), score_features()
-    low = {
-        run.name
-        for run, total, found in zip(deepobs(), scores, values, strict=True)
-        if total > SCORE_ABOVE and can_be_too_low(found, run.raw)
-    }
+    low = {run.name for run in called_too_low()}
     told = {}
     for run in deepobs():
         if diverged_early(run):
