@@ -110,13 +110,20 @@ def _mid_run(lines: dict[str, tuple[float, float]]) -> None:
     for steps in (12, 20, 40):
         told = np.array(mid_run(chance_of, steps))
         for is_near in (True, False):
-            _, before, after = told[told[:, 0] == is_near].T
+            _, before, after, least = told[told[:, 0] == is_near].T
             worse, much = (float((after - before > size).mean()) for size in (BETTER, MUCH))
             words = "near" if is_near else "far"
             rows.append(
-                (f"{steps} steps ({steps / 240:.0%})", words, len(before), float(before.mean()), float(after.mean()), worse, much)
+                (
+                    f"{steps} steps ({steps / 240:.0%})",
+                    words,
+                    len(before),
+                    *(float(each.mean()) for each in (before, after, least)),
+                    worse,
+                    much,
+                )
             )
-    header = ("probe", "starts", "n", "regret before", "after", "worse", "much worse")
+    header = ("probe", "starts", "n", "regret before", "after", "best branch", "worse", "much worse")
     table("Small runs probed once mid-run, task left out of the line", header, rows)
 
 

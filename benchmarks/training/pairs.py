@@ -51,8 +51,8 @@ class Pair:
         return math.copysign(math.sqrt(abs(self.effect)), self.effect)
 
 
-def mid_run(chance_of: Callable[[str, float], float], steps: int) -> list[tuple[bool, float, float]]:
-    """A probe of six factors at step 80 of each small run: nearness, regret of the start and of what the policy ends on.
+def mid_run(chance_of: Callable[[str, float], float], steps: int) -> list[tuple[bool, float, float, float]]:
+    """A probe of six factors at step 80 of each small run: nearness; regret of start and end, and the least of all branches.
 
     The branch with the largest effect is taken if its probability is above a half and its z below -2; else the rate is kept.
 
@@ -69,7 +69,9 @@ def mid_run(chance_of: Callable[[str, float], float], steps: int) -> list[tuple[
             continue
         told = [(pair, run["regret"] - pair.gain) for pair in _branches(run, steps)]
         clear = [(pair.effect, end) for pair, end in told if pair.z < GATE_Z and chance_of(pair.task, pair.feature) > _LIKELY]
-        made.append((bool(run["near"]), float(run["regret"]), float(max(clear)[1]) if clear else float(run["regret"])))
+        start = float(run["regret"])
+        least = min([start, *(branch_regret(run, factor) for factor in run["branch"])])
+        made.append((bool(run["near"]), start, float(max(clear)[1]) if clear else start, least))
     return made
 
 

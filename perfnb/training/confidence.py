@@ -19,6 +19,7 @@ HIGHEST_OBSERVED: Final = 0.70
 HIGHEST_WITHOUT_PLAN: Final = 0.70
 """The same where the length of the run is not known, probed or not."""
 
+_CAPS: Final = ((0.10, 0.90), (0.05, 0.80))  # share of the run that was probed, and its cap: choices of training.md 4
 _LOWER: Final = 0.1
 _HALVINGS: Final = 60
 
@@ -80,6 +81,55 @@ def record_of(detector: str) -> CurveRecord | None:
     """
     told = calibration()["counts"].get(detector)
     return None if told is None else CurveRecord(int(told["hits"]), int(told["misses"]), told["claim"], told["population"])
+
+
+def chance_of_better(effect: float) -> float:
+    """Probability that a branch's rate ends over 1 % of the attainable drop better, from the effect of a paired probe.
+
+    Platt's line on the signed root of the effect, so that it rises with the effect; before any cap, and only of learning rates
+    inside the factors 0.1 to 10 that it was fitted on.
+
+    Parameters
+    ----------
+    effect
+        Loss of the base less that of the branch over the probe's last fifth, as a share of the drop so far: -1 to 1.
+
+    Examples
+    --------
+    >>> chance_of_better(-1.0) < 0.01 < chance_of_better(0.0) < 0.5 < chance_of_better(0.1) < chance_of_better(0.5)
+    True
+    """
+    line = calibration()["probe"]
+    feature = math.copysign(math.sqrt(abs(effect)), effect)
+    return 1.0 / (1.0 + math.exp(-(line["slope"] * feature + line["intercept"])))
+
+
+def gain_of(chance: float) -> tuple[float, float, float]:
+    """Gain that pairs of such a probability had: low, median and high of 80 %, as a share of the attainable drop.
+
+    Examples
+    --------
+    >>> low, median, high = gain_of(0.85)
+    >>> low < median < high
+    True
+    """
+    bands = calibration()["probe"]["gain_bands"]
+    band = next((each for each in bands if each["from"] <= chance < each["to"]), bands[-1])
+    low, median, high = (float(each) for each in band["gain"])
+    return low, median, high
+
+
+def highest_probed(share_of_run: float | None) -> float:
+    """Highest probability that a probe of so much of the run may state; the share is unknown where the run's length is.
+
+    Examples
+    --------
+    >>> highest_probed(0.01), highest_probed(0.07), highest_probed(0.1), highest_probed(None)
+    (0.7, 0.8, 0.9, 0.7)
+    """
+    if share_of_run is None:
+        return HIGHEST_WITHOUT_PLAN
+    return next((cap for share, cap in _CAPS if share_of_run >= share), HIGHEST_OBSERVED)
 
 
 @cache

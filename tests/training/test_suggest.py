@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from perfnb.catalogue import training_detectors
 from perfnb.run import Run
-from perfnb.training.confidence import HIGHEST_OBSERVED, CurveRecord, lower_bound
+from perfnb.training.confidence import HIGHEST_OBSERVED, CurveRecord, chance_of_better, gain_of, lower_bound
 from perfnb.training.examples import curve_run, decay
 from perfnb.training.suggest import _ANSWERS, _DETECTORS, suggest_hyperparameters
 
@@ -123,6 +123,20 @@ def test_a_lower_bound_lies_below_the_share_and_rises_with_hits(hits: int, misse
 
     assert 0.0 < bound < (1 + hits) / (2 + hits + misses)
     assert lower_bound(hits + 1, misses) > bound > lower_bound(hits, misses + 1)
+
+
+@given(st.floats(-1, 1), st.floats(-1, 1))
+def test_a_larger_effect_never_has_a_smaller_probability(one: float, other: float) -> None:
+    low, high = sorted((one, other))
+
+    assert chance_of_better(low) <= chance_of_better(high)
+
+
+@given(st.floats(0, 1))
+def test_every_probability_has_an_interval_of_gains(chance: float) -> None:
+    low, median, high = gain_of(chance)
+
+    assert -1.0 <= low <= median <= high <= 1.0
 
 
 def test_many_hits_do_not_pass_the_cap() -> None:
