@@ -134,10 +134,9 @@ def findings_table(findings: Sequence[Finding], caption: str) -> Table:
     return Table(caption, ("finding", *header, "confidence"), rows, frozenset({1, 2, 3, 4}), bars)
 
 
-def cleared_table(cleared: Sequence[Cleared]) -> Table:
+def cleared_items(cleared: Sequence[Cleared]) -> Items:
     """What was looked at and is not limiting, with its number."""
-    rows = tuple((item.detector, text.share(item.severity), text.share(item.flag_above)) for item in cleared)
-    return Table("", ("what", "share", "limit"), rows, frozenset({1, 2}))
+    return Items(tuple(f"{each.detector}: {text.share(each.severity)}, limit {text.share(each.flag_above)}" for each in cleared))
 
 
 def unmeasured_items(unmeasured: Sequence[NotMeasured]) -> Items:
@@ -216,7 +215,7 @@ def rest(diagnosis: Diagnosis) -> list[Block]:
         sections.append(Section(title, (findings_table(diagnosis.possible, ""),)))
     if diagnosis.cleared:
         title = f"Not limiting ({len(diagnosis.cleared)})"
-        sections.append(Section(title, (cleared_table(diagnosis.cleared),), folded=not nothing_found))
+        sections.append(Section(title, (cleared_items(diagnosis.cleared),), folded=not nothing_found))
     if diagnosis.hints:
         words = Items(tuple(f"{item.detector}: {item.sentence}" for item in diagnosis.hints))
         sections.append(Section(f"Hints of the config alone ({len(diagnosis.hints)})", (words,)))

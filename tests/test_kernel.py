@@ -167,7 +167,7 @@ def test_a_training_gets_its_verdict_in_three_faces_small_enough_to_store(kernel
 
     (card,) = shown.cards
     assert set(card) == {"text/html", "text/markdown", "text/plain"}
-    assert card["text/plain"].startswith("perfnb  [!] Waiting for data takes ")
+    assert card["text/plain"].startswith("perfnb  [!] Waiting for samples to be read takes ")
     assert "watched 13 steps in " in card["text/plain"]
     assert len(json.dumps(card)) <= LARGEST_CARD_BYTES
     for never in ("<script", "<iframe", "<style", "http"):
@@ -185,7 +185,7 @@ def test_a_training_without_a_loader_is_judged_by_the_rest(kernel: Kernel) -> No
     shown = kernel.run("%%perfnb\nfor _ in range(13):\n    time.sleep(0.09)\n    step(torch.ones(4))")
 
     assert "watched 13 steps in " in shown.lines
-    assert "Waiting for data takes" not in shown.lines
+    assert "Waiting for samples to be read takes" not in shown.lines
 
 
 def test_a_short_training_is_not_judged(kernel: Kernel) -> None:
@@ -210,7 +210,10 @@ def test_a_cell_that_is_interrupted_fails_and_is_diagnosed_up_to_there(kernel: K
 
     assert (shown.status, shown.error) == ("error", "KeyboardInterrupt")
     assert [output["type"] for output in shown.outputs] == ["stream", "error", "display_data"]
-    assert "(KeyboardInterrupt). Diagnosis of the 13 steps before it:\nperfnb  [!] Waiting for data takes " in shown.lines
+    assert (
+        "(KeyboardInterrupt). Diagnosis of the 13 steps before it:\nperfnb  [!] Waiting for samples to be read takes "
+        in shown.lines
+    )
 
 
 def test_a_cell_that_awaits_gives_its_value(kernel: Kernel) -> None:

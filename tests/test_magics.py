@@ -728,10 +728,10 @@ class TestTraining:
         result, shown = run("%%perfnb -o found\ntrain()")
 
         assert result.result == 1
-        assert "perfnb  [!] Waiting for data takes " in shown
+        assert "perfnb  [!] Waiting for samples to be read takes " in shown
         assert "watched 13 steps in " in shown
         assert "cost of watching " in shown
-        assert shell.user_ns["found"]["data_stall"].severity > 0.8
+        assert shell.user_ns["found"]["slow_sample_read"].severity > 0.8
 
     def test_the_last_watched_cell_is_what_the_panels_open_on(self, run: Run, shell: InteractiveShell) -> None:
         shell.user_ns["cfg"] = {"num_workers": 0}
@@ -741,7 +741,7 @@ class TestTraining:
         whatif.num_workers.value = 2
         whatif.apply_button.click()
 
-        assert "BottleneckPanel" in shown or shown.count("Waiting for data takes ") > 1
+        assert "BottleneckPanel" in shown or shown.count("Waiting for samples to be read takes ") > 1
         assert isinstance(explored, BottleneckPanel)
         assert isinstance(whatif, WhatIfPanel)
         assert shell.user_ns["cfg"] == {"num_workers": 2}
@@ -750,7 +750,7 @@ class TestTraining:
         result, shown = run("%%perfnb\ntrain()\n1 / 0")
 
         assert isinstance(result.error_in_exec, ZeroDivisionError)
-        assert "Diagnosis of the 13 steps before it:\nperfnb  [!] Waiting for data takes " in shown
+        assert "Diagnosis of the 13 steps before it:\nperfnb  [!] Waiting for samples to be read takes " in shown
 
     def test_forward_passes_alone_are_no_steps(self, run: Run) -> None:
         _, shown = run("%%perfnb\nnet = torch.nn.Linear(4, 1)\nfor _ in range(12): _ = net(torch.ones(4))")

@@ -61,7 +61,7 @@ def test_a_cell_that_trained_gets_the_card_with_what_was_watched_and_at_what_cos
 
     lines = said(WatchedCell(run_of(60, machine=machine), 4.31, torch_version="2.13.0"))
 
-    assert lines[0].startswith("perfnb  [!] Waiting for data takes 60 % of each step")
+    assert lines[0].startswith("perfnb  [!] Preparing samples on the CPU takes 60 % of each step")
     assert "watched 60 steps in 4.3 s, cost of watching 0.30 % (calibrated), torch 2.13.0, 1 x H200" in lines
     assert "next    %perfnb_whatif    %perfnb_explore" in lines
 
@@ -70,7 +70,7 @@ def test_the_diagnosis_and_the_suggestions_are_handed_on() -> None:
     answer = judged(WatchedCell(run_of(60), 3.0))
 
     assert isinstance(answer.diagnosis, Diagnosis)
-    assert answer.diagnosis["data_stall"].severity == pytest.approx(0.6)
+    assert answer.diagnosis["slow_transform"].severity == pytest.approx(0.6)
     assert isinstance(answer.suggestions[0].prediction, Prediction)
 
 
@@ -200,7 +200,7 @@ def test_a_failed_cell_shows_the_diagnosis_of_the_steps_before_it() -> None:
     shown = said(WatchedCell(run_of(41), 3.21, error="ZeroDivisionError"))
 
     assert shown[0] == "perfnb  [x] Cell failed after 3.2 s (ZeroDivisionError). Diagnosis of the 41 steps before it:"
-    assert shown[1].startswith("perfnb  [!] Waiting for data takes")
+    assert shown[1].startswith("perfnb  [!] Preparing samples on the CPU takes")
 
 
 def test_a_cell_that_failed_before_or_soon_after_its_first_step_says_so() -> None:
@@ -230,7 +230,7 @@ def test_after_running_out_of_memory_the_memory_leads(count: int) -> None:
 def test_a_busy_host_keeps_the_verdict_and_takes_back_the_predictions() -> None:
     answer = judged(WatchedCell(run_of(60, host_samples=pressed(0.34, 0.9, 1.0)), 3.0, host_cores=4))
 
-    assert answer.card.plain.startswith("perfnb  [!] Waiting for data takes")
+    assert answer.card.plain.startswith("perfnb  [!] Preparing samples on the CPU takes")
     assert answer.suggestions
     assert all(isinstance(each.prediction, Unknown) for each in answer.suggestions)
     assert "with other processes: 2.6 cores, this job 1.0" in answer.card.plain

@@ -68,6 +68,8 @@ SNIPPETS: Final[Mapping[str, str]] = {
     "data_root": "dataset = YourDataset(root={value})",
     "detach_logged_tensors": "losses.append(loss.detach())  # or loss.item(), at few steps",
     "max_steps": "# {value} steps",
+    "decay_steps": "# over the last {value} steps, stepped once per step of the optimizer\n"
+    "scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters={value})",
     "warmup_steps": "scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, total_iters={value})",
     "schedule": "# a schedule of kind {value} from torch.optim.lr_scheduler",
 }

@@ -11,6 +11,7 @@ _DEVICE = "a measurement on the device itself: its dtypes and shapes, before and
 _COPIES = "timed copies from pageable and from pinned memory on this machine"
 _SIZES = "runs at two or more batch sizes"
 _REPLAY = "a memory snapshot of two steps, to replay its allocations with the setting"
+_PROBE = "both settings trained from one state on the same batches: what it does to the loss is no matter of step time"
 _TRAFFIC = "times of each collective at three or more sizes on these links"
 
 NEEDS: Final = MappingProxyType(
@@ -46,6 +47,11 @@ NEEDS: Final = MappingProxyType(
         "garbage_collection_threshold": _REPLAY,
         "empty_cache_every_n_steps": _REPLAY,
         "optimizer": "a dry run with the other optimizer",
+        "learning_rate": _PROBE,
+        "warmup_steps": _PROBE,
+        "clip_norm": _PROBE,
+        "decay_steps": _PROBE,
+        "max_steps": _PROBE,
         "detach_logged_tensors": "two memory snapshots 50 steps apart, with stacks",
     }
 )

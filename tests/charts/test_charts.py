@@ -175,7 +175,7 @@ def test_no_module_uses_a_sink_that_takes_names_as_markup(file: Path) -> None:
 
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert not used & {"to_html", "save", "HTMLMath", "expr"}
-    if file.parent.name != "panels":
+    if file.parent.name != "panels" and file.name != "yaml_text.py":  # there it is how a scalar is quoted in YAML
         assert "style" not in used
     if file.name != "base.py":
         assert "HTML" not in used

@@ -217,7 +217,7 @@ UNKNOWN = (
     ("collecting again", collecting(), {"gc_freeze": False}, {"gc_freeze": True}, "collecting would take"),
     ("compiling that nobody heard of", run_of([PLAIN] * 12), {"compile_dynamic": True}, {"compile_dynamic": None}, "no compile"),
     ("fixed shapes", run_of([PLAIN] * 12), {"compile_dynamic": False}, {"compile_dynamic": True}, "how often"),
-    ("saves that are not seen", run_of([PLAIN] * 12), {"checkpoint_every_n_steps": 20}, SAVES, "no host_samples"),
+    ("saves that are not seen", run_of([PLAIN] * 12), {"checkpoint_every_n_steps": 20}, SAVES, "the host was not sampled"),
     (
         "saves that take nothing",
         run_of([NOT_SAVING] * 12, written_per_s=2e6),
