@@ -27,7 +27,7 @@ FEWEST_STEPS: Final = 10
 FEWEST_TRACED_STEPS: Final = 3
 """Below these a cell is too short to judge; a traced step tells more. Choices of display, from notebook.md."""
 
-LARGEST_CARD_CHARACTERS: Final = 23_000
+LARGEST_CARD_CHARACTERS: Final = 24_000
 """A stored card has at most 25 kB (notebook.md, section 13), and a notebook's JSON escapes some of its characters."""
 
 _LISTED_STEPS: Final = 20
