@@ -18,8 +18,6 @@ from perfnb.run import Machine
 STALL_PARTS: Final = ("idle.data", "data.cpu", "data.blocked", "data.wall")
 """Ledger parts in which a step waits for data; time on the run queue is not the loader's."""
 
-STALL_COLUMNS: Final = ("rank", "step", "stall_us", "cpu_us", "runqueue_us", "blocked_us")
-
 LEAST_RUNQUEUE_SHARE: Final = 0.30
 """Share of their time that workers wait for a core, from which on they hold up one another (a prior)."""
 
