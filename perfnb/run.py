@@ -81,6 +81,8 @@ class Run:
     ----------
     steps, phases, host_ops, device_ops, collectives, allocations, allocator, gpu_samples, host_samples, training, metrics, gaps
         Tables with the columns of `perfnb.tables.SCHEMAS`; empty where nothing was recorded.
+    loader_samples
+        Another such table: what a probe of the dataset timed, see `perfnb.probe_dataset`.
     config
         The training's config where known.
     machine
@@ -112,6 +114,7 @@ class Run:
     host_samples: pd.DataFrame = field(default_factory=lambda: tables.empty("host_samples"))
     training: pd.DataFrame = field(default_factory=lambda: tables.empty("training"))
     metrics: pd.DataFrame = field(default_factory=lambda: tables.empty("metrics"))
+    loader_samples: pd.DataFrame = field(default_factory=lambda: tables.empty("loader_samples"))
     gaps: pd.DataFrame = field(default_factory=lambda: tables.empty("gaps"))
     config: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     machine: Machine = field(default_factory=Machine)

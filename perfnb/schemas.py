@@ -220,6 +220,17 @@ SCHEMAS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
             "name": TEXT,
             "value": FLOAT,
         },
+        # (rank, position): a sample, the samples of a batch, or the collating of one; source: probe (perfnb.probe_dataset)
+        "loader_samples": {
+            "rank": INT,
+            "position": INT,  # order of measuring
+            "batch": INT,
+            "part": TEXT,  # sample; samples: fetched together by __getitems__; collate
+            "wall_us": FLOAT,
+            "cpu_us": FLOAT,  # of the thread, or of the process where threads inside the sample work too
+            "bytes": NULLABLE,  # of the tensors and arrays in it
+            "source": TEXT,
+        },
         # what was meant to be recorded and could not be: one row per (table, column, rank, device, reason)
         "gaps": {
             "rank": INT,
