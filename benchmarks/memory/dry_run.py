@@ -4,8 +4,9 @@
 
 One row per configuration: the peak of real steps at the largest batch (the [memory] events of torch's profiler), and the errors
 of the dry run alone, with the residual of one and of two measured smaller batches, of scaling a smaller peak in proportion to
-the batch, and of a line through the two smaller peaks. Families that were not looked at while the
-dry run was written are marked held out. Predictions are made before the peak that they are compared with.
+the batch, of a line through the two smaller peaks, of torch's MemTracker and of accelerate's estimate. Families that were not
+looked at while the dry run was written are marked held out. Predictions are made before the peak that they are compared with.
+Scratch memory of convolutions depends on the number of threads: OMP_NUM_THREADS is printed.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from benchmarks.memory.baselines import BASELINES, accelerate_peak, mem_tracker_peak
 from benchmarks.memory.dry_run_families import BUILT_WITH, Family, Options
 from benchmarks.memory.dry_run_held_out import HELD_OUT
 from benchmarks.memory.dry_run_truth import real_peak
 from perfnb.prediction import Unknown
 from perfnb.whatif.dry_run import MeasuredPeak, predict_memory
 
-METHODS: Final = ("dry_run", "one_point", "two_points", "proportional", "line")
+METHODS: Final = ("dry_run", "one_point", "two_points", "proportional", "line", *BASELINES)
 _PERCENT: Final = 100.0
 _EXACT: Final = 1.0002
 
@@ -48,7 +50,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     with pd.option_context("display.max_columns", None, "display.width", 250, "display.max_colwidth", 60):
         print(table.round(3).to_string(index=False))
-    print("\n".join(summary(table)))
+    print("\n".join([f"torch {torch.__version__}, {torch.get_num_threads()} threads", *summary(table)]))
     if chosen.csv is not None:
         table.to_csv(chosen.csv, index=False, mode="a", header=not chosen.csv.exists())
     return 0
@@ -114,6 +116,7 @@ def _row(name: str, family: Family, is_held_out: bool, options: Options) -> dict
     one = _predicted(family, options, large, {middle: measured[middle]})
     two = _predicted(family, options, large, measured)
     line = np.polyval(np.polyfit(list(measured), list(measured.values()), 1), large)
+    tracked, estimated = mem_tracker_peak(family, options, large), accelerate_peak(family, options)
     real = real_peak(family, options, large)  # last: no prediction knows it
     error = {
         "dry_run": None if isinstance(alone, Unknown) else alone.before.peak_bytes,
@@ -121,6 +124,8 @@ def _row(name: str, family: Family, is_held_out: bool, options: Options) -> dict
         "two_points": None if isinstance(two, Unknown) else two.before.peak_bytes,
         "proportional": measured[middle] * large / middle,
         "line": line,
+        "mem_tracker": None if isinstance(tracked, str) else tracked,
+        "accelerate": None if isinstance(estimated, str) else estimated,
     }
     base = {
         "family": name,
@@ -135,7 +140,10 @@ def _row(name: str, family: Family, is_held_out: bool, options: Options) -> dict
     }
     errors = {method: float("nan") if value is None else _PERCENT * (value / real - 1) for method, value in error.items()}
     said = alone.reason if isinstance(alone, Unknown) else ", ".join(alone.before.unmodelled)
-    return {**base, **errors, "unmodelled": said}
+    failed = "; ".join(
+        f"{name}: {what}" for name, what in zip(BASELINES, (tracked, estimated), strict=True) if isinstance(what, str)
+    )
+    return {**base, **errors, "unmodelled": said, "baselines_failed": failed}
 
 
 def _predicted(family: Family, options: Options, batch_size: int, measured: Mapping[int, int]) -> Any:

@@ -6,7 +6,7 @@ import contextlib
 import gc
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,7 +42,7 @@ def real_peak(family: Family, options: Options, batch_size: int) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-            _train(family, options, batch_size)
+            train_steps(family, options, batch_size, _STEPS)
         profile.export_chrome_trace(str(path))
         events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
     return peak_of(event for event in events if event.get("name") == "[memory]")
@@ -71,7 +71,22 @@ def optimizer_of(options: Options, parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=1e-3, foreach=is_foreach)
 
 
-def _train(family: Family, options: Options, batch_size: int) -> None:
+def train_steps(
+    family: Family, options: Options, batch_size: int, steps: int, *, after_step: Callable[[], object] | None = None
+) -> None:
+    """Make the model and train it, as a user would write it.
+
+    Parameters
+    ----------
+    family, options
+        What is trained and how.
+    batch_size
+        Samples of a micro-batch.
+    steps
+        How many.
+    after_step
+        Called at the end of each.
+    """
     before = torch.get_default_dtype()
     torch.set_default_dtype(_DTYPES.get(options.get("precision", ""), before))
     try:
@@ -80,7 +95,7 @@ def _train(family: Family, options: Options, batch_size: int) -> None:
             _recompute(model)
         optimizer = optimizer_of(options, model.parameters())
         micro_batches = options.get("gradient_accumulation_steps", 1)
-        for _ in range(_STEPS):
+        for _ in range(steps):
             for _ in range(micro_batches):
                 batch = family.batch(batch_size) if family.length is None else family.batch(batch_size, family.length)
                 narrow = torch.autocast("cpu", torch.bfloat16) if options.get("precision") == "bf16" else contextlib.nullcontext()
@@ -90,6 +105,8 @@ def _train(family: Family, options: Options, batch_size: int) -> None:
                 del loss, batch
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            if after_step is not None:
+                after_step()
     finally:
         torch.set_default_dtype(before)
 

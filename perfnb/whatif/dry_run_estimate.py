@@ -11,7 +11,8 @@ import pandas as pd
 from perfnb.memory_ledger import memory_at, memory_by
 from perfnb.prediction import Unknown
 from perfnb.run import Run
-from perfnb.whatif.dry_run_levels import LEVELS, Level, Residual, corrected, interval
+from perfnb.text import byte_size
+from perfnb.whatif.dry_run_levels import LEVELS, SMALLEST_SHARE, Level, Residual, corrected, in_proportion, interval, line_through
 from perfnb.whatif.dry_run_setup import AUTOCAST, TrainingSetup
 from perfnb.whatif.dry_run_step import PHASES
 from perfnb.whatif.dry_run_trace import DryRun, Target
@@ -132,8 +133,9 @@ def estimate(
     unmodelled += dry.fused_attention if is_cuda else dry.narrow_products
     has_other_peak = bool(unmodelled) and any(one.peak_phase not in ("", str(highest["phase"])) for one in residuals)
     is_narrow = is_cuda and setup.precision in AUTOCAST
+    doubt = doubt_of(dry, residuals, setup.size, int(highest["peak_bytes"]), has_scratch=bool(unmodelled), by_line=by_line)
     level: Level = "C"
-    if (is_real and is_cuda) or has_other_peak:
+    if (is_real and is_cuda) or has_other_peak or doubt:
         level = "D"
     elif residuals:
         level = "B"
@@ -146,6 +148,8 @@ def estimate(
         assumptions.append("workspaces of cuBLAS and other libraries are not counted")
     if has_other_peak:
         assumptions.append("a measured peak was of another phase: what it adds to this one is not known")
+    if doubt:
+        assumptions.append(doubt)
     if is_narrow:
         assumptions.append("autocast casts the operators that it casts on the CPU; on CUDA its list is another")
     if residuals and not by_line:
@@ -200,6 +204,38 @@ def estimate_by_lines(points: Sequence[Residual], setup: TrainingSetup, target: 
         (*_ALWAYS, f"no dry run: {reason}", "each phase's peak is a line in the batch"),
         None,
     )
+
+
+def doubt_of(dry: DryRun, residuals: Sequence[Residual], size: int, point: int, *, has_scratch: bool, by_line: bool) -> str:
+    """Why measured points do not settle what the dry run does not see; empty where they do.
+
+    Where operators take memory that no dry run sees, neither how that grows nor the moment of the real peak is known for sure. A
+    line through the measured peaks and scratch in proportion to the batch are two other ways to get there: where one of them is
+    more than 2 % away, something was taken for what it is not.
+
+    Parameters
+    ----------
+    dry, residuals, size
+        The dry run, the measured points, and the batch that is predicted.
+    point
+        The corrected peak.
+    has_scratch
+        Whether there are such operators.
+    by_line
+        Whether the points are of this setup but for the batch.
+    """
+    sizes = sorted({one.size for one in residuals})
+    if not residuals or not has_scratch or sizes[-1] == size:
+        return ""
+    if len(sizes) == 1:
+        return f"one measured point says little of {dry.opaque[0]}: a second one, at another batch, helps" if dry.opaque else ""
+    others = {"scratch in proportion to the batch": in_proportion(dry.phase_bytes, residuals, size)}
+    if by_line:
+        others["a line through the measured peaks"] = line_through(residuals, size)
+    way, other = max(others.items(), key=lambda one: abs(one[1] - point))
+    if abs(other - point) <= SMALLEST_SHARE * point:
+        return ""
+    return f"{way} gives {byte_size(other)}, the corrected dry run {byte_size(point)}: a point nearer to this batch helps"
 
 
 def _phases(dry: Mapping[str, int], add: Mapping[str, float]) -> pd.DataFrame:

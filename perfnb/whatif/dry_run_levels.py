@@ -22,7 +22,9 @@ LEVELS: Final = MappingProxyType(
 )
 """Level to what it rests on; no dry run reaches A."""
 
-_SMALLEST_SHARE: Final = 0.02  # of level B; a prior until predictions have been compared with a GPU's peaks
+SMALLEST_SHARE: Final = 0.02
+"""Half-width of level B; a prior until predictions have been compared with a GPU's peaks."""
+
 _ABOVE_ONE_POINT: Final = 1.1  # prior: of 6 measured cases the truth lay between a constant and a proportional residual in all
 _ABOVE_C, _MORE_C = 1.05, 64 * MIB  # priors
 _ABOVE_D: Final = (
@@ -109,18 +111,26 @@ def interval(dry: Mapping[str, int], residuals: Sequence[Residual], size: int, l
     constant = max(dry[phase] + first.by_phase[phase] for phase in dry)
     if len({one.size for one in residuals}) == 1:
         above = max(dry[phase] + _ABOVE_ONE_POINT * add[phase] for phase in dry)
-        ends = (constant, above, (1 - _SMALLEST_SHARE) * point, (1 + _SMALLEST_SHARE) * point)
+        ends = (constant, above, (1 - SMALLEST_SHARE) * point, (1 + SMALLEST_SHARE) * point)
         return round(min(ends)), round(max(ends))
-    sizes, peaks = [one.size for one in residuals], [one.measured_peak for one in residuals]
-    other = constant
-    if by_line:
-        slope, start = np.polyfit(sizes, peaks, 1)
-        other = float(start + slope * size)
-    gap = max(_SMALLEST_SHARE * point, abs(point - other))
-    return round(max(point - gap, 0)), round(max(point + gap, _in_proportion(dry, residuals, size)))
+    other = line_through(residuals, size) if by_line else constant
+    gap = max(SMALLEST_SHARE * point, abs(point - other))
+    return round(max(point - gap, 0)), round(max(point + gap, in_proportion(dry, residuals, size)))
 
 
-def _in_proportion(dry: Mapping[str, int], residuals: Sequence[Residual], size: int) -> float:
+def line_through(residuals: Sequence[Residual], size: int) -> float:
+    """What a line through the measured peaks gives at a batch of some size; at least two sizes were measured.
+
+    Examples
+    --------
+    >>> round(line_through([Residual(2, {}, 60), Residual(4, {}, 90)], 8))
+    150
+    """
+    slope, start = np.polyfit([one.size for one in residuals], [one.measured_peak for one in residuals], 1)
+    return float(start + slope * size)
+
+
+def in_proportion(dry: Mapping[str, int], residuals: Sequence[Residual], size: int) -> float:
     """The peak if scratch memory grew as the batch does; 0 without a dry run."""
     largest = max(residuals, key=lambda one: one.size)
     return max(dry[phase] + largest.by_phase[phase] * size / largest.size for phase in dry) if any(dry.values()) else 0.0
