@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from perfnb.prediction import Change, Unknown
+from perfnb.whatif.device_edits import DeviceEdit
 from perfnb.whatif.loader_knobs import SMALLEST_LOADING_SHARE
 from perfnb.whatif.rank_model import RankModel
-from perfnb.whatif.segments import compile_timeline
 from perfnb.whatif.timeline import Timeline
-from perfnb.whatif.timeline_edits import Selector, remove
 from perfnb.whatif.transform import transform
 from perfnb.whatif.uncertainty import Estimate
 
 if TYPE_CHECKING:
-    from perfnb.whatif.step_model import StepModel
+    from perfnb.whatif.model import StepModel
 
 LOGGING_ERROR: Final = 0.10  # a prior (whatif contract, section 7)
 
@@ -51,16 +50,17 @@ def _quiet_host(model: StepModel, every: int) -> StepModel:
 
 
 def _quiet_device(model: StepModel) -> StepModel | Unknown:
-    programs = {}
+    removed = {}
     for rank in model.measured.ranks:
         if not isinstance(rank.graph, Timeline):
             return Unknown("the run has no trace to replay", "a trace of host and device") if rank.graph is None else rank.graph
         if not len(rank.logging):
             reason = "the trace shows no read of a value and no Optimizer.step range, so what is logging is not known"
             return Unknown(reason, "a trace with host operators")
-        programs[rank.rank] = compile_timeline(remove(rank.graph, Selector("host", within=rank.logging)))
+        removed[rank.rank] = rank.logging
     text = "logging is every read of a tensor's value, and what follows the optimizer in a step; later waits still wait"
-    return replace(model, quiet=MappingProxyType(programs), is_replayed=True).with_error("trace_replay", 0.0, text)
+    edit = DeviceEdit(removed=MappingProxyType(removed), blend="quiet")
+    return model.with_device_edit("log_every_n_steps", edit).with_error("trace_replay", 0.0, text)
 
 
 def _logging_us(rank: RankModel, every: int) -> float:

@@ -11,7 +11,7 @@ from perfnb.whatif.transform import transform
 from perfnb.whatif.uncertainty import Estimate
 
 if TYPE_CHECKING:
-    from perfnb.whatif.step_model import StepModel
+    from perfnb.whatif.model import StepModel
 
 LOADER_ERROR: Final = 0.10  # a prior (whatif contract, section 7)
 HOST_FACTOR: Final = Estimate(1.08, 1.00, 1.16)  # a prior: leave-one-out on 5 V100 pairs (whatif contract, section 5.3)

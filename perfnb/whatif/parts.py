@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from perfnb.prediction import Change, Unknown
-from perfnb.whatif.host_cuts import with_cuts
+from perfnb.whatif.device_edits import DeviceEdit
 from perfnb.whatif.known_parts import Part, known_part, part_share
 from perfnb.whatif.loader_knobs import SMALLEST_LOADING_SHARE
 from perfnb.whatif.segments import Program
@@ -19,7 +19,7 @@ from perfnb.whatif.transform import transform
 from perfnb.whatif.uncertainty import Estimate
 
 if TYPE_CHECKING:
-    from perfnb.whatif.step_model import StepModel
+    from perfnb.whatif.model import StepModel
 
 PART_ERROR: Final = 0.15  # a prior (whatif contract, section 7)
 
@@ -106,19 +106,15 @@ def async_checkpoint(model: StepModel, change: Change) -> StepModel | Unknown:
 
 
 def _part(model: StepModel, name: str) -> Part | Unknown:
-    run = model.measured.source()
-    if run is None:
-        message = "a model outlived the run that it was made from"
-        raise ReferenceError(message)
-    return known_part(run, name, model.measured.numbers)
+    return known_part(model.run, name, model.measured.numbers)
 
 
 def _without(model: StepModel, knob: str, part: Part, share: Estimate, *texts: str) -> StepModel:
     """The step without a share of a part; a loader or a device that limits the step may take back any of what is saved."""
     if model.measured.is_device_job and part.spans and all(isinstance(rank.program, Program) for rank in model.measured.ranks):
-        edited = replace(model, cuts=with_cuts(model.cuts, part.spans), is_replayed=True)
+        edited = model.with_device_edit(knob, DeviceEdit(removed=part.spans))
         what = "the trace is replayed without these pauses of the host; not validated on a GPU"
-        return edited.with_error("part", PART_ERROR, what, *texts).with_error("trace_replay", 0.0)
+        return edited.with_error("part", PART_ERROR, what, *texts)
     ends = (share.low, share.high)
     told = [f"{part.total_us / 1e3:.3g} ms per step are the part that changes", *texts]
     if model.measured.is_device_job:

@@ -9,7 +9,7 @@ from perfnb.prediction import Change, Unknown
 from perfnb.whatif.transform import transform
 
 if TYPE_CHECKING:
-    from perfnb.whatif.step_model import StepModel
+    from perfnb.whatif.model import StepModel
 
 BALANCE_ERROR: Final = 0.05  # a prior (whatif contract, section 7)
 _FEWEST_RANKS: Final = 2

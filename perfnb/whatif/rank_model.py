@@ -122,8 +122,8 @@ class Measured:
         return max(loading) / float(self.step_us.sum())
 
 
-def measured(run: Run) -> Measured | Unknown:
-    """What the models need of a run, or why it holds too little."""
+def measured(run: Run, *, is_shadow: bool = False) -> Measured | Unknown:
+    """What the models need of a run, or why it holds too little; a shadow is made of any run with phases and three steps."""
     if run.steps.empty:
         reason = run.missing.get("steps", "the run has no step boundaries")
         return Unknown(reason, "a run with steps: call prof.step() once per iteration")
@@ -131,7 +131,7 @@ def measured(run: Run) -> Measured | Unknown:
     common = sorted(set.intersection(*(set(own["step"]) for _, own in steps.groupby("rank"))))
     steps = steps[steps["step"].isin(common)]
     is_traced = run.is_traced
-    fewest = FEWEST_TRACED_STEPS if is_traced else FEWEST_STEPS
+    fewest = FEWEST_TRACED_STEPS if is_traced or is_shadow else FEWEST_STEPS
     if len(common) < fewest:
         reason = f"the run has {len(common)} steady steps, {fewest} are needed"
         return Unknown(reason, f"a run of at least {fewest + 1} steps after warming up")
@@ -158,7 +158,7 @@ def measured(run: Run) -> Measured | Unknown:
         missing_ranks=missing,
         source=ref(run),
     )
-    unsteady = _unsteady(found, run)
+    unsteady = None if is_shadow else _unsteady(found, run)
     return found if unsteady is None else unsteady
 
 

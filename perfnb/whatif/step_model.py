@@ -1,143 +1,30 @@
-"""The model of a step that changes edit, and `predict`, which simulates it once all of them are in."""
+"""`predict`: all changes edit one model of the step, which is simulated once, with an interval or a reason why there is none."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Final
-from weakref import WeakKeyDictionary
+from typing import Any, Final, Literal
 
 from perfnb.config.mapping import has_knob, value_of
-from perfnb.intervals import Intervals
 from perfnb.prediction import Change, Prediction, Unknown
 from perfnb.run import Run
-from perfnb.whatif.host_cuts import cut_programs
-from perfnb.whatif.known_parts import Part, part_share
-from perfnb.whatif.rank_model import Measured, measured
-from perfnb.whatif.segments import Program
+from perfnb.whatif.device_edits import edited_programs
+from perfnb.whatif.model import StepModel
 from perfnb.whatif.step_simulation import DEFAULT_PREFETCH, half_widths, replay_problem, simulated_step_us
 from perfnb.whatif.transform import Transform, transforms
 from perfnb.whatif.uncertainty import Calibration, Estimate, draw_rows, draws_half_width, spread
 from perfnb.whatif.unmodelled import unmodelled
 from perfnb.whatif.wanted_changes import wanted_changes
 
+__all__ = ["StepModel", "edited", "knobs", "predict", "shadow"]
+
+Metric = Literal["step_us", "sample_us"]
+
 LARGEST_LOADER_ERROR: Final = 0.10  # whatif contract, section 3
 FEW_STEPS: Final = 10
 _FEW_STEPS_ERROR: Final = 0.10
-_UNTRACED_DEVICE_GAIN: Final = Estimate(0.7, 0.5, 1.0)  # whatif contract, section 1: a prior
-_NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
-
-_measured_runs: WeakKeyDictionary[Run, Measured | Unknown] = WeakKeyDictionary()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StepModel:
-    """A step of a run: what was measured, and what changes made of it.
-
-    Attributes
-    ----------
-    measured
-        The run; no change edits it.
-    recorded_workers, workers
-        `num_workers` of the run and after the changes.
-    prefetch, persistent_workers
-        `prefetch_factor` and `persistent_workers` after the changes; None where no change names them.
-    cores
-        Cores per rank.
-    is_cached, is_balanced, is_replayed
-        Whether samples come ready from memory, ranks have equal work, the trace of the device is replayed.
-    logging_us
-        Per rank, mean time per step that logging takes on the host of a CPU job.
-    quiet
-        Per rank of a device job, its steps without logging.
-    cuts, programs
-        Per rank of a device job, spans of host time that go, and its steps without them.
-    parts
-        By knob, the part of a step of which a change takes a share away.
-    estimates
-        Quantities that the run does not tell exactly, by name.
-    errors
-        Model to its largest error: 80 % half-width of log(actual / predicted).
-    assumptions
-        What must hold, in sentences.
-    """
-
-    measured: Measured
-    recorded_workers: int
-    workers: int
-    prefetch: int | None = None
-    persistent_workers: bool | None = None
-    cores: float = math.inf
-    is_cached: bool = False
-    is_balanced: bool = False
-    is_replayed: bool = False
-    logging_us: Mapping[int, float] = field(default_factory=lambda: _NOTHING)
-    quiet: Mapping[int, Program] = field(default_factory=lambda: _NOTHING)
-    cuts: Mapping[int, Intervals] = field(default_factory=lambda: _NOTHING)
-    programs: Mapping[int, Program] = field(default_factory=lambda: _NOTHING)
-    parts: Mapping[str, Part] = field(default_factory=lambda: _NOTHING)
-    estimates: Mapping[str, Estimate] = field(default_factory=lambda: _NOTHING)
-    errors: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
-    assumptions: tuple[str, ...] = ()
-
-    @classmethod
-    def from_run(cls, run: Run, config: Mapping[str, Any] | None = None) -> StepModel | Unknown:
-        """The unchanged model of a run, or why the run holds too little for one.
-
-        What is measured is kept for as long as the run lives, so that further calls with the same run cost little.
-        """
-        config = run.config if config is None else config
-        found = _measured_runs.get(run)
-        if found is None:
-            found = _measured_runs[run] = measured(run)
-        if isinstance(found, Unknown):
-            return found
-        workers = _whole(config, "num_workers")
-        if workers is None:
-            workers = int(found.seen_workers is True)  # some; how many the trace does not tell
-        capacity = run.machine.cpu_capacity
-        ranks = max(run.world_size or 1, len(found.ranks))
-        cores = capacity / ranks if capacity else math.inf
-        threads = _whole(config, "torch_num_threads")
-        pool = Estimate(1.0, 1.0, max(cores, 1.0)) if threads is None else Estimate.exactly(float(threads))
-        share = max((rank.loading.share for rank in found.ranks if rank.loading), default=0.0)
-        split = Estimate((share + 1.0) / 2.0, share, 1.0)
-        estimates = {"cpu_share": split} | ({} if found.is_device_job else {"threads": pool})
-        if run.machine.devices and not found.is_device_job:
-            estimates["gain"] = _UNTRACED_DEVICE_GAIN
-        return cls(found, workers, workers, cores=cores, estimates=MappingProxyType(estimates))
-
-    @property
-    def before_us(self) -> float:
-        """Mean steady step as measured."""
-        return float(self.measured.step_us.mean())
-
-    @property
-    def unchanged(self) -> StepModel:
-        """The same without any change."""
-        kept = {name: self.estimates[name] for name in ("cpu_share", "threads") if name in self.estimates}
-        kept |= {part_share(knob): Estimate.exactly(0.0) for knob in self.parts}
-        return StepModel(
-            self.measured, self.recorded_workers, self.recorded_workers, cores=self.cores, parts=self.parts, estimates=kept
-        )
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether workers and training loop may want more cores than there are."""
-        threads = self.estimates["threads"].high if "threads" in self.estimates else 1.0
-        return self.workers + threads > self.cores
-
-    def with_error(self, model: str, error: float, *assumptions: str) -> StepModel:
-        """The same, resting on one more model."""
-        errors = {**self.errors, model: max(error, self.errors.get(model, 0.0))}
-        new = tuple(each for each in assumptions if each not in self.assumptions)
-        return replace(self, errors=MappingProxyType(errors), assumptions=(*self.assumptions, *new))
-
-    def with_estimates(self, **estimates: Estimate) -> StepModel:
-        """The same with further quantities that are not known exactly."""
-        return replace(self, estimates=MappingProxyType({**self.estimates, **estimates}))
 
 
 def predict(
@@ -145,7 +32,7 @@ def predict(
     changes: Mapping[str, Any] | Sequence[Change],
     config: Mapping[str, Any] | None = None,
     *,
-    metric: str = "step_us",
+    metric: Metric | None = None,
     calibration: Calibration | None = None,
     draws: int = 40,
     seed: int = 0,
@@ -163,7 +50,8 @@ def predict(
     config
         The training's config; the run's own by default.
     metric
-        `step_us`: mean duration of the steady steps.
+        `step_us`: mean duration of the steady steps; `sample_us`: the same per sample of a rank. By default per step, and per
+        sample where the changes alter how many samples a step has.
     calibration
         Track record of earlier predictions; without it the basis is "prior".
     draws
@@ -180,6 +68,8 @@ def predict(
     ------
     ConflictingChanges
         If two changes name one knob.
+    MixedCurrency
+        If some changes are judged by step time and others by what they do to the loss.
 
     Examples
     --------
@@ -189,29 +79,34 @@ def predict(
     >>> perfnb.predict(run, {"num_workers": 2}, config).verdict
     'faster'
     """
-    if metric != "step_us":
-        return Unknown(f"no model of {metric}: step_us is the metric there is", "predict step_us")
-    config = run.config if config is None else config
-    wanted = wanted_changes(changes, config)
-    if isinstance(wanted, Unknown):
-        return wanted
-    model = edited(run, wanted, config)
-    if isinstance(model, Unknown):
-        return model
-    already = tuple(f"{change.knob} is {change.after} already" for change in wanted if change.before == change.after)
-    changed = tuple(change for change in wanted if change.before != change.after)
-    if not changed:
-        now = model.before_us
-        return Prediction(metric, now, now, now, now, "prior", (*already, "nothing changes"), "none", 0.0)
-    return _predicted(model, changed, already, calibration or Calibration(), draws, seed)
+    return _answer(run, changes, config, metric, calibration, draws, seed, is_shadow=False)
 
 
-def edited(run: Run, changes: Sequence[Change], config: Mapping[str, Any] | None = None) -> StepModel | Unknown:
+def shadow(
+    run: Run,
+    changes: Mapping[str, Any] | Sequence[Change],
+    config: Mapping[str, Any] | None = None,
+    *,
+    metric: Metric | None = None,
+    draws: int = 40,
+    seed: int = 0,
+) -> Prediction | Unknown:
+    """What `predict` would have said of a run that it refuses because of how it was recorded; for benchmarks, never for users.
+
+    Skips the refusals that hold for every model (whatif contract, section 3: too few or unsteady steps, a model that misses the
+    unchanged run), so that they can be scored. What a single model cannot know stays unknown.
+    """
+    return _answer(run, changes, config, metric, None, draws, seed, is_shadow=True)
+
+
+def edited(
+    run: Run, changes: Sequence[Change], config: Mapping[str, Any] | None = None, *, is_shadow: bool = False
+) -> StepModel | Unknown:
     """The model of a run with all changes in, or which change cannot be made, and why.
 
     One `Unknown` makes the whole answer unknown.
     """
-    model = StepModel.from_run(run, config)
+    model = StepModel.from_run(run, config, is_shadow=is_shadow)
     if isinstance(model, Unknown):
         return model
     known = transforms()
@@ -232,6 +127,53 @@ def knobs() -> tuple[str, ...]:
     return tuple(sorted(transforms()))
 
 
+def _answer(
+    run: Run,
+    changes: Mapping[str, Any] | Sequence[Change],
+    config: Mapping[str, Any] | None,
+    metric: str | None,
+    calibration: Calibration | None,
+    draws: int,
+    seed: int,
+    *,
+    is_shadow: bool,
+) -> Prediction | Unknown:
+    if metric not in (None, "step_us", "sample_us"):
+        return Unknown(f"no model of {metric}: step_us and sample_us are the metrics there are", "predict step_us")
+    config = run.config if config is None else config
+    wanted = wanted_changes(changes, config)
+    if isinstance(wanted, Unknown):
+        return wanted
+    model = edited(run, wanted, config, is_shadow=is_shadow)
+    if isinstance(model, Unknown):
+        return model
+    already = tuple(f"{change.knob} is {change.after} already" for change in wanted if change.before == change.after)
+    changed = tuple(change for change in wanted if change.before != change.after)
+    per_step = 1.0
+    if metric == "sample_us" or (metric is None and model.samples_ratio != 1.0):
+        found = samples_per_step(run, config)
+        if isinstance(found, Unknown):
+            return found
+        metric, per_step = "sample_us", found
+    if not changed:
+        now = model.before_us / per_step
+        return Prediction(metric or "step_us", now, now, now, now, "prior", (*already, "nothing changes"), "none", 0.0)
+    return _predicted(model, changed, already, calibration or Calibration(), draws, seed, metric or "step_us", per_step)
+
+
+def samples_per_step(run: Run, config: Mapping[str, Any]) -> float | Unknown:
+    """Samples of a rank in a step, all micro-batches together: as recorded, else as the config says."""
+    recorded = run.training["batch_size"].dropna()
+    if len(recorded):
+        return float(recorded.median())
+    size = value_of(config, "batch_size") if has_knob(config, "batch_size") else None
+    parts = value_of(config, "gradient_accumulation_steps") if has_knob(config, "gradient_accumulation_steps") else 1
+    if all(type(each) is int and each > 0 for each in (size, parts)):
+        return float(size * parts)
+    reason = "a step has another number of samples after the change, and how many it has now is not known"
+    return Unknown(reason, 'batch_size in the config; or metric="step_us", which compares steps of different size')
+
+
 def _lacking(found: Transform, run: Run) -> Unknown | None:
     for table in found.needs:
         if getattr(run, table).empty:
@@ -249,9 +191,8 @@ def _settled(model: StepModel) -> StepModel | Unknown:
         problem = replay_problem(model)
         if problem is not None:  # an Unknown is falsy
             return problem
-    if model.cuts:
-        quiet = cut_programs(model, without_logging=True) if model.quiet else model.quiet
-        model = replace(model, programs=cut_programs(model, without_logging=False), quiet=quiet)
+    if model.device_edits:
+        model = replace(model, programs=edited_programs(model))
     estimates = dict(model.estimates)
     if not model.is_crowded or model.workers == model.recorded_workers:
         estimates = {name: estimate for name, estimate in estimates.items() if name not in ("cpu_share", "threads")}
@@ -261,14 +202,21 @@ def _settled(model: StepModel) -> StepModel | Unknown:
 
 
 def _predicted(
-    model: StepModel, changes: Sequence[Change], idle: tuple[str, ...], calibration: Calibration, draws: int, seed: int
+    model: StepModel,
+    changes: Sequence[Change],
+    idle: tuple[str, ...],
+    calibration: Calibration,
+    draws: int,
+    seed: int,
+    metric: str,
+    per_step: float,
 ) -> Prediction | Unknown:
     steps = len(model.measured.step_us)
     rows = range(steps)
     before = model.before_us
     unchanged = simulated_step_us(replace(model.unchanged, is_replayed=model.is_replayed), rows, {})
     self_error = unchanged / before - 1.0
-    if abs(self_error) > LARGEST_LOADER_ERROR:
+    if abs(self_error) > LARGEST_LOADER_ERROR and not model.is_shadow:
         reason = f"the model gives {unchanged / 1e3:.1f} ms for the unchanged step of {before / 1e3:.1f} ms ({self_error:+.0%})"
         return Unknown(reason, "a quieter run: time in the run queue is not modelled")
     after = simulated_step_us(model, rows, {})
@@ -284,17 +232,13 @@ def _predicted(
     down, up = spread(*shared, down), spread(*shared, up)
     name = " + ".join(f"{each} 1" for each in sorted(model.errors))
     knob = "+".join(sorted(change.knob for change in changes))
+    before, after = before / per_step, after / (per_step * (model.samples_ratio if metric == "sample_us" else 1.0))
     found = calibration.interval(after, down, up, model=name, knob=knob)
     assumptions = (_rests_on(model), *idle, *model.assumptions)
     width, simulated = (down + up) / 2.0, None if found.after == after else after
-    return Prediction("step_us", before, found.after, found.low, found.high, found.basis, assumptions, name, width, simulated)
+    return Prediction(metric, before, found.after, found.low, found.high, found.basis, assumptions, name, width, simulated)
 
 
 def _rests_on(model: StepModel) -> str:
     kind = "a replay of the trace" if model.is_replayed else "the trace" if model.measured.is_traced else "the phases of steps"
     return f"made from {kind} over {len(model.measured.step_us)} steady steps"
-
-
-def _whole(config: Mapping[str, Any], knob: str) -> int | None:
-    value = value_of(config, knob) if has_knob(config, knob) else None
-    return value if type(value) is int else None

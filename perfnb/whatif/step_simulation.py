@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, product
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfnb.prediction import Unknown
+from perfnb.whatif.device_edits import blends
+from perfnb.whatif.device_phases import optimizer_us
 from perfnb.whatif.known_parts import part_share
 from perfnb.whatif.loader_queue import Consumer, Phases, steady_spacings_us
+from perfnb.whatif.phase_work import with_edits
 from perfnb.whatif.rank_model import RankModel, Time
 from perfnb.whatif.segments import Program
 from perfnb.whatif.trace_replay import training_loop
 
 if TYPE_CHECKING:
-    from perfnb.whatif.step_model import StepModel
+    from perfnb.whatif.model import StepModel
 
 Floats = NDArray[np.float64]
 
@@ -38,18 +41,27 @@ def simulated_step_us(model: StepModel, rows: Sequence[int], chosen: Mapping[str
         Value of each of the model's estimates that differs from its middle.
     """
     values = {name: estimate.value for name, estimate in model.estimates.items()} | dict(chosen)
-    step = _step_us(model, rows, values)
-    if "quiet" in values and model.is_replayed:
-        loud = _step_us(model, rows, values | {"quiet": 0.0})
-        step = loud + values["quiet"] * (step - loud)
+    step = _blended_us(model, rows, values)
     if "gain" in values:
-        now = _step_us(model.unchanged, rows, {})
+        now = _step_us(model.unchanged, rows, {}, frozenset())
         step = now + values["gain"] * (step - now)
     return step
 
 
-def _step_us(model: StepModel, rows: Sequence[int], values: Mapping[str, float]) -> float:
-    spacings = [_rank_spacings(model, rank, rows, values) for rank in model.measured.ranks]
+def _blended_us(model: StepModel, rows: Sequence[int], values: Mapping[str, float]) -> float:
+    """Mean step where only a share of some edits of the trace holds: between the replays without them and with them."""
+    names = blends(model) if model.is_replayed else ()
+    total = 0.0
+    for chosen in product((False, True), repeat=len(names)):
+        weight = math.prod(values[name] if is_in else 1.0 - values[name] for name, is_in in zip(names, chosen, strict=True))
+        if weight != 0.0:
+            held = frozenset(name for name, is_in in zip(names, chosen, strict=True) if is_in)
+            total += weight * _step_us(model, rows, values, held)
+    return total
+
+
+def _step_us(model: StepModel, rows: Sequence[int], values: Mapping[str, float], held: frozenset[str]) -> float:
+    spacings = [_rank_spacings(model, rank, rows, values, held) for rank in model.measured.ranks]
     longest = max(map(len, spacings))
     per_rank = np.stack([np.resize(each, longest) for each in spacings])
     with_peers = np.min([rank.peers_us[list(rows)] for rank in model.measured.ranks], axis=0)
@@ -57,17 +69,22 @@ def _step_us(model: StepModel, rows: Sequence[int], values: Mapping[str, float])
     return float(work.mean()) + (0.0 if model.is_replayed else float(with_peers.mean()))
 
 
-def _rank_spacings(model: StepModel, rank: RankModel, rows: Sequence[int], values: Mapping[str, float]) -> Floats:
+def _rank_spacings(
+    model: StepModel, rank: RankModel, rows: Sequence[int], values: Mapping[str, float], held: frozenset[str]
+) -> Floats:
     """Time of each step of one rank without what it waits for its peers (a replay contains its communication)."""
     if model.is_replayed:
-        is_quiet = values.get("quiet", 0.0) != 0.0
-        program = model.quiet[rank.rank] if is_quiet else model.programs.get(rank.rank, rank.program)
+        program = model.programs[held][rank.rank] if held in model.programs else rank.program
         if isinstance(program, Program):
             consumer: Consumer = training_loop(program, rows, values.get("host_factor", 1.0))
             found = _simulated(model, rank, rows, consumer, values) - rank.pause_us
-            return found - np.resize(_parts_us(model, rank, rows, values), len(found)) if model.parts else found
+            found = found - np.resize(_parts_us(model, rank, rows, values), len(found)) if model.parts else found
+            return _repeated(model, rank, rows, found)
     removed = values.get("quiet", 0.0) * _logging_us(model, rank)
-    own = [_without_parts(model, rank, row, _less(rank.own[row], removed), values) for row in rows]
+    own = [
+        _without_parts(model, rank, row, with_edits(model, rank.rank, row, _less(rank.own[row], removed), values), values)
+        for row in rows
+    ]
     batches = [[_batch(model, rank, each, values) for each in rank.batches[row]] for row in rows]
     if model.workers == model.recorded_workers:
         loading = [sum(amount for phases in step for _, amount in phases) for step in batches]
@@ -95,9 +112,12 @@ def _simulated(model: StepModel, rank: RankModel, rows: Sequence[int], consumer:
 
 
 def _batch(model: StepModel, rank: RankModel, recorded: Time, values: Mapping[str, float]) -> Phases:
+    times = math.prod(model.loading.values())
     if model.is_cached:
-        return (("cpu", values[f"collate_{rank.rank}"]),) if f"collate_{rank.rank}" in values else ()
-    return _phases(recorded, values.get("cpu_share", 0.0))
+        return (("cpu", times * values[f"collate_{rank.rank}"]),) if f"collate_{rank.rank}" in values else ()
+    return _phases(
+        Time(times * recorded.wait_us, times * recorded.cpu_us, times * recorded.unknown_us), values.get("cpu_share", 0.0)
+    )
 
 
 def _phases(time: Time, cpu_share: float) -> Phases:
@@ -129,6 +149,14 @@ def _without_parts(model: StepModel, rank: RankModel, row: int, time: Time, valu
         rest = share * (blocked + cpu) - (time.wait_us - wait)
         time = Time(wait + (1.0 - share) * queued, max(time.cpu_us - rest, 0.0), time.unknown_us)
     return time
+
+
+def _repeated(model: StepModel, rank: RankModel, rows: Sequence[int], found: Floats) -> Floats:
+    """Steps of a replay that run forward and backward more often, and what happens once per update as often as now."""
+    if not model.repeats:
+        return found
+    once = np.resize(optimizer_us(model, rank)[list(rows)], len(found))
+    return once + math.prod(model.repeats.values()) * np.maximum(found - once, 0.0)
 
 
 def _logging_us(model: StepModel, rank: RankModel) -> float:

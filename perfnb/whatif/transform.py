@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from perfnb.prediction import Change, Unknown
 
 if TYPE_CHECKING:
-    from perfnb.whatif.step_model import StepModel
+    from perfnb.whatif.model import StepModel
 
 Edit = Callable[["StepModel", Change], "StepModel | Unknown"]
 
