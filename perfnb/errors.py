@@ -129,3 +129,11 @@ class NoLibraryError(ConfigError):
 
 class ConfigFileError(ConfigError):
     """A config file cannot be written: says why; the file is as it was."""
+
+
+class ProbeRefused(PerfnbError):  # noqa: N818 - the name that training.md gives it
+    """A probe cannot run here, or would prove nothing: says what was found and what to do; the training is as it was."""
+
+
+class RestoreFailed(PerfnbError):  # noqa: N818 - the name that training.md gives it
+    """After a probe something is not as it was: says what."""
