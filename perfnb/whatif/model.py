@@ -12,11 +12,12 @@ from weakref import WeakKeyDictionary
 from perfnb.config.mapping import has_knob, value_of
 from perfnb.prediction import Unknown
 from perfnb.run import Machine, Run
-from perfnb.whatif.device_edits import DeviceEdit
+from perfnb.whatif.collective_traffic import Traffic
+from perfnb.whatif.device_edits import END, DeviceEdit
 from perfnb.whatif.known_parts import Part, part_share
+from perfnb.whatif.loader_settings import LoaderSettings, recorded_loader
 from perfnb.whatif.phase_work import PhaseEdit
 from perfnb.whatif.rank_model import Measured, measured
-from perfnb.whatif.segments import Program
 from perfnb.whatif.uncertainty import Estimate
 
 _UNTRACED_DEVICE_GAIN: Final = Estimate(0.7, 0.5, 1.0)  # whatif contract, section 1: a prior
@@ -37,14 +38,14 @@ class StepModel:
         `num_workers` of the run and after the changes.
     prefetch, persistent_workers
         `prefetch_factor` and `persistent_workers` after the changes; None where no change names them.
+    loader
+        How batches are made and handed over, in the run and after the changes.
     cores
         Cores per rank.
     is_cached, is_balanced, is_replayed
         Whether samples come ready from memory, ranks have equal work, the trace of the device is replayed.
     logging_us
         Per rank, mean time per step that logging takes on the host of a CPU job.
-    programs
-        Traces without what the changes take away, by the changes that hold; see `perfnb.whatif.host_cuts.edited_programs`.
     parts
         By knob, the part of a step of which a change takes a share away.
     phase_edits
@@ -57,6 +58,8 @@ class StepModel:
         By knob, how many times as often a step runs forward and backward; what happens once per update stays.
     config
         The training's config.
+    traffic
+        What the ranks exchange, now and after the changes; None where no change names it.
     estimates
         Quantities that the run does not tell exactly, by name.
     errors
@@ -72,12 +75,12 @@ class StepModel:
     workers: int
     prefetch: int | None = None
     persistent_workers: bool | None = None
+    loader: LoaderSettings = field(default_factory=LoaderSettings)
     cores: float = math.inf
     is_cached: bool = False
     is_balanced: bool = False
     is_replayed: bool = False
     logging_us: Mapping[int, float] = field(default_factory=lambda: _NOTHING)
-    programs: Mapping[frozenset[str], Mapping[int, Program]] = field(default_factory=lambda: _NOTHING)
     parts: Mapping[str, Part] = field(default_factory=lambda: _NOTHING)
     phase_edits: Mapping[str, PhaseEdit] = field(default_factory=lambda: _NOTHING)
     device_edits: Mapping[str, DeviceEdit] = field(default_factory=lambda: _NOTHING)
@@ -85,6 +88,7 @@ class StepModel:
     samples: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
     repeats: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
     config: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    traffic: Traffic | None = None
     estimates: Mapping[str, Estimate] = field(default_factory=lambda: _NOTHING)
     errors: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
     assumptions: tuple[str, ...] = ()
@@ -121,6 +125,7 @@ class StepModel:
             found,
             workers,
             workers,
+            loader=recorded_loader(config),
             cores=cores,
             config=config,
             estimates=MappingProxyType(estimates),
@@ -137,9 +142,8 @@ class StepModel:
         """The same without any change."""
         kept = {name: self.estimates[name] for name in ("cpu_share", "threads") if name in self.estimates}
         kept |= {part_share(knob): Estimate.exactly(0.0) for knob in self.parts}
-        return StepModel(
-            self.measured, self.recorded_workers, self.recorded_workers, cores=self.cores, parts=self.parts, estimates=kept
-        )
+        now, loader = self.recorded_workers, self.loader.unchanged
+        return StepModel(self.measured, now, now, loader=loader, cores=self.cores, parts=self.parts, estimates=kept)
 
     @property
     def run(self) -> Run:
@@ -191,7 +195,8 @@ class StepModel:
     def with_device_edit(self, knob: str, edit: DeviceEdit) -> StepModel:
         """The same with a changed trace, which is replayed then."""
         edits = MappingProxyType({**self.device_edits, knob: edit})
-        return replace(self, device_edits=edits, is_replayed=True).with_error("trace_replay", 0.0)
+        edited = replace(self, device_edits=edits, is_replayed=True).with_error("trace_replay", 0.0)
+        return edited if edit.end is None else edited.with_estimates(**{edit.end: END})
 
     def with_samples(self, knob: str, ratio: float, *, loading: bool = True) -> StepModel:
         """The same with so many times as many samples per step; where they are loaded, loading takes as many times as long."""

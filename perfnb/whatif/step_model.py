@@ -10,7 +10,6 @@ from typing import Any, Final, Literal
 from perfnb.config.mapping import has_knob, value_of
 from perfnb.prediction import Change, Prediction, Unknown
 from perfnb.run import Run
-from perfnb.whatif.device_edits import edited_programs
 from perfnb.whatif.model import StepModel
 from perfnb.whatif.step_simulation import DEFAULT_PREFETCH, half_widths, replay_problem, simulated_step_us
 from perfnb.whatif.transform import Transform, transforms
@@ -191,10 +190,8 @@ def _settled(model: StepModel) -> StepModel | Unknown:
         problem = replay_problem(model)
         if problem is not None:  # an Unknown is falsy
             return problem
-    if model.device_edits:
-        model = replace(model, programs=edited_programs(model))
     estimates = dict(model.estimates)
-    if not model.is_crowded or model.workers == model.recorded_workers:
+    if not model.is_crowded or not model.loader.is_simulated(model.workers, model.recorded_workers):
         estimates = {name: estimate for name, estimate in estimates.items() if name not in ("cpu_share", "threads")}
     elif "host_factor" in estimates:
         estimates["host_factor"] = Estimate.exactly(1.0)  # beyond the cores the clock rule alone slows the host
