@@ -16,7 +16,7 @@ from perfnb.whatif.dry_run_setup import ModelFunctions, TrainingSetup, setup_fro
 from perfnb.whatif.dry_run_step import PHASES, CannotTrainError
 from perfnb.whatif.dry_run_trace import DryRun, Target, dry_run
 
-__all__ = ["LEVELS", "MeasuredPeak", "MemoryEstimate", "MemoryPrediction", "predict_memory"]
+__all__ = ["LEVELS", "MeasuredPeak", "MemoryEstimate", "MemoryModel", "MemoryPrediction", "predict_memory"]
 
 REAL_BATCHES: Final = (2, 4)
 """Batch sizes of the real steps that stand in for a dry run: 1 is an error to layers that take statistics of a batch."""
@@ -73,7 +73,7 @@ def predict_memory(
         Called as `optimizer_fn(parameters)`: the optimizer.
     changes
         Knob to its new value: batch_size, sequence_length, precision, activation_checkpointing, optimizer,
-        optimizer_implementation, gradient_accumulation_steps.
+        optimizer_implementation, gradient_accumulation_steps, zero_stage, world_size, gradient_as_bucket_view.
     config
         Those knobs as they are now; batch_size at least. Knobs that are absent stay as the functions have them.
     target
@@ -102,34 +102,89 @@ def predict_memory(
         )
         found.after.peak_bytes, found.after.held
     """
-    if importlib.util.find_spec("torch") is None:
-        return Unknown(
-            "torch is not installed here, and a dry run trains with it", "pip install 'perfnb[torch]'; its CPU build does"
-        )
-    functions = ModelFunctions(model_fn, batch_fn, loss_fn, optimizer_fn)
+    model = MemoryModel(model_fn, batch_fn, loss_fn, optimizer_fn, config=config, target=target, measured=measured,
+                        allow_real_run=allow_real_run)  # fmt: skip
     changes = MappingProxyType(dict(changes or {}))
-    now, then = setup_from(config), setup_from({**config, **changes})
-    for setup in (now, then):
-        if isinstance(setup, Unknown):
-            return setup
-    assert isinstance(now, TrainingSetup)  # noqa: S101 - for the type checker: the loop above has returned
-    assert isinstance(then, TrainingSetup)  # noqa: S101
-    residuals = _residuals(functions, now, target, measured)
-    if isinstance(residuals, Unknown):
-        return residuals if not allow_real_run else _real(functions, now, then, target, changes, residuals.reason)
-    estimates = []
-    for setup in (now, then) if changes else (now,):
+    before = model.estimate({})
+    after = model.estimate(changes) if changes and not isinstance(before, Unknown) else before
+    for made in (before, after):
+        if isinstance(made, Unknown):
+            return made
+    assert isinstance(before, MemoryEstimate)  # noqa: S101 - for the type checker: the loop above has returned
+    assert isinstance(after, MemoryEstimate)  # noqa: S101
+    return MemoryPrediction(before, after, changes)
+
+
+class MemoryModel:
+    """A training whose memory can be asked for again and again; what was found once is kept.
+
+    Parameters
+    ----------
+    model_fn, batch_fn, loss_fn, optimizer_fn, config, target, measured, allow_real_run
+        As `predict_memory` takes them.
+
+    Examples
+    --------
+    Where torch is installed::
+
+        model = perfnb.MemoryModel(model_fn, batch_fn, loss_fn, optimizer_fn, config={"batch_size": 32})
+        model.estimate({"batch_size": 64}).peak_bytes
+    """
+
+    def __init__(
+        self,
+        model_fn: Callable[[], Any],
+        batch_fn: Callable[..., Any],
+        loss_fn: Callable[[Any, Any], Any],
+        optimizer_fn: Callable[[Iterable[Any]], Any],
+        *,
+        config: Mapping[str, Any],
+        target: Target = "cuda",
+        measured: Sequence[MeasuredPeak] = (),
+        allow_real_run: bool = False,
+    ) -> None:
+        self.functions = ModelFunctions(model_fn, batch_fn, loss_fn, optimizer_fn)
+        self.config: Mapping[str, Any] = MappingProxyType(dict(config))
+        self.target: Target = target
+        self._measured, self._allow_real_run = tuple(measured), allow_real_run
+        self._estimates: dict[tuple[TrainingSetup, bool], MemoryEstimate | Unknown] = {}
+        self._points: list[Residual] | Unknown | None = None
+
+    def estimate(self, changes: Mapping[str, Any] | None = None) -> MemoryEstimate | Unknown:
+        """The memory with some knobs changed; Unknown says what breaks the dry run, and what would help."""
+        if importlib.util.find_spec("torch") is None:
+            return Unknown(
+                "torch is not installed here, and a dry run trains with it", "pip install 'perfnb[torch]'; its CPU build does"
+            )
+        changes = changes or {}
+        now, setup = setup_from(self.config), setup_from({**self.config, **changes})
+        for one in (now, setup):
+            if isinstance(one, Unknown):
+                return one
+        assert isinstance(now, TrainingSetup)  # noqa: S101 - for the type checker: the loop above has returned
+        assert isinstance(setup, TrainingSetup)  # noqa: S101
+        by_line = set(changes) <= _BATCH_KNOBS
+        key = (setup, by_line)
+        if key not in self._estimates:
+            self._estimates[key] = self._estimated(now, setup, by_line=by_line)
+        return self._estimates[key]
+
+    def _estimated(self, now: TrainingSetup, setup: TrainingSetup, *, by_line: bool) -> MemoryEstimate | Unknown:
+        functions, target = self.functions, self.target
+        if self._points is None:
+            self._points = _residuals(functions, now, target, self._measured)
+        residuals = self._points
+        if isinstance(residuals, Unknown):
+            return residuals if not self._allow_real_run else _real(functions, setup, target, residuals.reason)
         dry = dry_run(functions, setup, target)
         if isinstance(dry, Unknown):
-            return dry if not allow_real_run else _real(functions, now, then, target, changes, dry.reason)
+            return dry if not self._allow_real_run else _real(functions, setup, target, dry.reason)
         own, is_real = residuals, False
         if dry.opaque and not own:
-            if not allow_real_run:
+            if not self._allow_real_run:
                 return Unknown(f"nothing is known of the memory of {', '.join(dry.opaque)}", _ONE_PEAK)
             own, is_real = _small_residuals(functions, setup), True
-        by_line = is_real or set(changes) <= _BATCH_KNOBS
-        estimates.append(estimate(dry, setup, target, own, by_line=by_line, is_real=is_real))
-    return MemoryPrediction(estimates[0], estimates[-1], changes)
+        return estimate(dry, setup, target, own, by_line=is_real or by_line, is_real=is_real)
 
 
 def _residuals(
@@ -159,23 +214,13 @@ def _small_residuals(functions: ModelFunctions, setup: TrainingSetup) -> list[Re
     return found
 
 
-def _real(
-    functions: ModelFunctions,
-    now: TrainingSetup,
-    then: TrainingSetup,
-    target: Target,
-    changes: Mapping[str, Any],
-    reason: str,
-) -> MemoryPrediction | Unknown:
+def _real(functions: ModelFunctions, setup: TrainingSetup, target: Target, reason: str) -> MemoryEstimate | Unknown:
     """Real steps at two small batches, and a line through each phase's peaks."""
-    estimates = []
-    for setup in (now, then) if changes else (now,):
-        try:
-            points = [_real_point(functions, setup.with_batch(size)) for size in REAL_BATCHES]
-        except CannotTrainError as error:
-            return Unknown(error.reason, error.needs)
-        estimates.append(estimate_by_lines(points, setup, target, reason))
-    return MemoryPrediction(estimates[0], estimates[-1], changes)
+    try:
+        points = [_real_point(functions, setup.with_batch(size)) for size in REAL_BATCHES]
+    except CannotTrainError as error:
+        return Unknown(error.reason, error.needs)
+    return estimate_by_lines(points, setup, target, reason)
 
 
 def _real_point(functions: ModelFunctions, setup: TrainingSetup) -> Residual:

@@ -22,7 +22,7 @@ NOT_MODELLED: Final = "not modelled (measured)"
 
 _ALWAYS: Final = (
     "gradients are set to None, and loss and batch dropped, at the end of each step",
-    "one stream, no data parallelism, nothing kept for logging",
+    "one stream, nothing kept for logging",
 )
 _PHASE_COLUMNS: Final = ("phase", "dry_run_bytes", "residual_bytes", "peak_bytes")
 _HELD_COLUMNS: Final = ("category", "phase", "bytes", "share", "blocks")
@@ -142,7 +142,7 @@ def estimate(
     elif unmodelled or is_narrow:
         level = "D"
     low, high = interval(dry.phase_bytes, residuals, setup.size, level, by_line=by_line)
-    assumptions = [*_ALWAYS, *dry.notes]
+    assumptions = [*_ALWAYS, *([] if setup.world_size > 1 else ["no data parallelism"]), *dry.notes]
     if is_cuda:
         assumptions.append("not validated on a GPU: operators are those that torch runs on the CPU")
         assumptions.append("workspaces of cuBLAS and other libraries are not counted")
@@ -201,7 +201,7 @@ def estimate_by_lines(points: Sequence[Residual], setup: TrainingSetup, target: 
         pd.DataFrame([(NOT_MODELLED, phase, peak, 1.0, 0)], columns=list(_HELD_COLUMNS)),
         None,
         (),
-        (*_ALWAYS, f"no dry run: {reason}", "each phase's peak is a line in the batch"),
+        (*_ALWAYS, "no data parallelism", f"no dry run: {reason}", "each phase's peak is a line in the batch"),
         None,
     )
 

@@ -36,15 +36,22 @@ _PRECISIONS: Final = ("fp32", *AUTOCAST, *DEFAULT_DTYPE)
 _IMPLEMENTATIONS: Final = ("loop", "foreach", "fused")
 _KNOBS: Final = MappingProxyType(
     {
-        "batch_size": "a number of samples",
-        "sequence_length": "a number of tokens",
-        "precision": ", ".join(_PRECISIONS),
+        "batch_size": "a number of samples, 1 or more",
+        "sequence_length": "a number of tokens, 1 or more",
+        "precision": f"one of {', '.join(_PRECISIONS)}",
         "activation_checkpointing": "none, full, or the names of modules, such as ('blocks.0', 'blocks.1')",
         "optimizer": ", ".join(OPTIMIZERS),
-        "optimizer_implementation": ", ".join(_IMPLEMENTATIONS),
-        "gradient_accumulation_steps": "a number of micro-batches",
+        "optimizer_implementation": f"one of {', '.join(_IMPLEMENTATIONS)}",
+        "gradient_accumulation_steps": "a number of micro-batches, 1 or more",
+        "zero_stage": "0, 1, 2 or 3 (3: also FSDP with full sharding)",
+        "world_size": "a number of ranks, 1 or more",
+        "gradient_as_bucket_view": "True or False",
     }
 )
+_VALUES: Final = MappingProxyType(
+    {"precision": _PRECISIONS, "optimizer_implementation": _IMPLEMENTATIONS, "optimizer": tuple(OPTIMIZERS)}
+)
+_LAST_STAGE: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,8 @@ class TrainingSetup:
         In place of the user's own.
     gradient_accumulation_steps
         Micro-batches of a step.
+    zero_stage, world_size, gradient_as_bucket_view
+        What the ranks share out, how many there are, and whether gradients are views of the buckets of DistributedDataParallel.
     """
 
     batch_size: int
@@ -97,6 +106,9 @@ class TrainingSetup:
     optimizer: str | None = None
     optimizer_implementation: str | None = None
     gradient_accumulation_steps: int = 1
+    zero_stage: int = 0
+    world_size: int = 1
+    gradient_as_bucket_view: bool = False
 
     @property
     def size(self) -> int:
@@ -128,20 +140,28 @@ def setup_from(config: Mapping[str, Any]) -> TrainingSetup | Unknown:
     if "batch_size" not in config:
         return Unknown("the batch size is not given", "config={'batch_size': ...}, as the training has it now")
     values = {name: value for name, value in config.items() if value is not None}
-    for name in ("batch_size", "sequence_length", "gradient_accumulation_steps"):
-        value = values.get(name, 1)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            return Unknown(f"{name} is {value!r}", f"{_KNOBS[name]}, 1 or more")
     checkpointing = values.get("activation_checkpointing", "none")
     if isinstance(checkpointing, (list, tuple)) and all(isinstance(name, str) for name in checkpointing):
         values["activation_checkpointing"] = tuple(checkpointing)
-    elif checkpointing not in ("none", "full"):
-        return Unknown(f"activation_checkpointing is {checkpointing!r}", _KNOBS["activation_checkpointing"])
-    for name, known in (("precision", _PRECISIONS), ("optimizer_implementation", _IMPLEMENTATIONS)):
-        if name in values and values[name] not in known:
-            return Unknown(f"{name} is {values[name]!r}", f"one of {', '.join(known)}")
-    if "optimizer" in values and values["optimizer"] not in OPTIMIZERS:
+    wrong = next((name for name, value in values.items() if not _is_known(name, value)), None)
+    if wrong == "optimizer":
         some = ", ".join(list(OPTIMIZERS)[:8])
         needs = f"an optimizer_fn that makes it, without the knob; or one of {some}, ..."
         return Unknown(f"a dry run cannot make the optimizer {values['optimizer']!r}", needs)
+    if wrong is not None:
+        return Unknown(f"{wrong} is {values[wrong]!r}", _KNOBS[wrong])
+    if values.get("zero_stage") and "world_size" not in values:
+        return Unknown("among how many ranks the memory is shared out is not given", "world_size in the config")
     return TrainingSetup(**values)
+
+
+def _is_known(name: str, value: Any) -> bool:
+    """Whether a knob may have this value."""
+    if name == "gradient_as_bucket_view":
+        return isinstance(value, bool)
+    if name == "activation_checkpointing":
+        return isinstance(value, tuple) or value in ("none", "full")
+    if name in _VALUES:
+        return isinstance(value, str) and value in _VALUES[name]
+    least, most = (0, _LAST_STAGE) if name == "zero_stage" else (1, None)
+    return type(value) is int and value >= least and (most is None or value <= most)

@@ -177,6 +177,21 @@ def _optimizer(functions: ModelFunctions, setup: TrainingSetup, parameters: list
     return optimizer
 
 
+def unit_bytes(model: Any) -> tuple[int, ...]:
+    """Bytes of the parameters of each of the repeated blocks and of all the rest, the largest first; empty without blocks.
+
+    That is how FSDP is wrapped round a model of blocks: each is a unit, and the root holds the rest.
+    """
+    try:
+        blocks = _blocks(model, "full")
+    except CannotTrainError:
+        return ()
+    sizes = [{id(one): one.numel() * one.element_size() for one in block.parameters()} for block in blocks]
+    own = {key for each in sizes for key in each}
+    rest = sum(one.numel() * one.element_size() for one in model.parameters() if id(one) not in own)
+    return tuple(sorted((rest, *(sum(each.values()) for each in sizes)), reverse=True))
+
+
 def _checkpoint(model: Any, wanted: str | tuple[str, ...]) -> None:
     """Recompute some modules in backward instead of keeping their activations."""
     if wanted == "none":

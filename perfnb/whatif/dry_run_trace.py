@@ -23,6 +23,7 @@ from perfnb.whatif.dry_run_refusals import refusal
 from perfnb.whatif.dry_run_setup import ModelFunctions, TrainingSetup
 from perfnb.whatif.dry_run_step import PHASES, CannotTrainError, train
 from perfnb.whatif.dry_run_tracker import DryWatcher, StorageLog, tracking_mode
+from perfnb.whatif.memory_states import DATA_PARALLEL_NOTE, FIRST_SHARED_PARAMETERS, SHARING_NOTE, shared_out
 
 Target = Literal["cuda", "cpu"]
 
@@ -109,7 +110,19 @@ def dry_run(functions: ModelFunctions, setup: TrainingSetup, target: Target = "c
     finally:
         seen.clear()
     watcher.log.events = events
-    return _summary(watcher, target)
+    if setup.zero_stage >= FIRST_SHARED_PARAMETERS and not watcher.unit_bytes:
+        reason = "the model has no list of blocks of one class, so what stage 3 gathers at once is not known"
+        return Unknown(reason, "a model whose repeated blocks stand in a ModuleList; or zero_stage 1 or 2")
+    watcher.log.events, watcher.log.category = shared_out(
+        events,
+        watcher.log.category,
+        zero_stage=setup.zero_stage,
+        world_size=setup.world_size,
+        unit_bytes=watcher.unit_bytes,
+        is_bucket_view=setup.gradient_as_bucket_view,
+    )
+    sharing = SHARING_NOTE if setup.zero_stage else DATA_PARALLEL_NOTE
+    return _summary(watcher, target, (sharing,) if setup.world_size > 1 else ())
 
 
 @contextlib.contextmanager
@@ -129,7 +142,7 @@ def _quiet() -> Iterator[None]:
             gc.enable()
 
 
-def _summary(watcher: DryWatcher, target: Target) -> DryRun:
+def _summary(watcher: DryWatcher, target: Target, notes: tuple[str, ...]) -> DryRun:
     table = _table(watcher.log, target)
     total = table["allocated_bytes"].to_numpy(dtype=np.int64)
     before = np.append(0, total[:-1])
@@ -152,7 +165,7 @@ def _summary(watcher: DryWatcher, target: Target) -> DryRun:
         tuple(operators.names("workspace")),
         tuple(operators.fused_attention),
         tuple(sorted(operators.narrow_products)),
-        (batch,) if watcher.batch_was_real else (),
+        (*notes, *((batch,) if watcher.batch_was_real else ())),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from perfnb.whatif.dry_run_operators import OperatorCounts
 from perfnb.whatif.dry_run_setup import ModelFunctions, TrainingSetup
-from perfnb.whatif.dry_run_step import CannotTrainError, tensors_in
+from perfnb.whatif.dry_run_step import CannotTrainError, tensors_in, unit_bytes
 
 Event = tuple[int, int, str]
 """Number of the storage, its bytes (negative: freed), the phase."""
@@ -81,6 +81,7 @@ class DryWatcher:
         self.mode, self.log, self.operators = mode, StorageLog(), OperatorCounts()
         self.batch_was_real = False
         self.recurrent: set[str] = set()
+        self.unit_bytes: tuple[int, ...] = ()
 
     def enter(self, phase: str) -> None:
         """A phase begins."""
@@ -99,6 +100,7 @@ class DryWatcher:
             raise CannotTrainError(reason, "a model_fn without torch.compile")
         self.recurrent = {f"torch.nn.{kind.__name__}" for kind in kinds if issubclass(kind, torch.nn.RNNBase)}
         tensors = [*model.parameters(), *model.buffers()]
+        self.unit_bytes = unit_bytes(model)
         if all(isinstance(one, fake_tensor.FakeTensor) for one in tensors):
             return model
         self.log.is_paused = True
