@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from perfnb.ledger import step_ledger
     from perfnb.magics import load_ipython_extension, unload_ipython_extension
     from perfnb.outcomes.accuracy import accuracy
-    from perfnb.panels import bottleneck_panel, whatif_panel
+    from perfnb.panels import bottleneck_panel, monitor_panel, whatif_panel
     from perfnb.perfetto import open_in_perfetto
     from perfnb.prediction import Change, Prediction, Unknown
     from perfnb.read.kineto import read_kineto as read_trace
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from perfnb.read.training_log import read_training_log
     from perfnb.record.begin import record
     from perfnb.record.recorder import Recorder, step
+    from perfnb.report_file import report
     from perfnb.run import Machine, Recording, Run
     from perfnb.suggest import plan, suggest
     from perfnb.summarize import RankSummary, summarize_ranks
@@ -74,6 +75,7 @@ __all__ = [
     "impact_chart",
     "least_step_us",
     "load_ipython_extension",
+    "monitor_panel",
     "open_in_perfetto",
     "plan",
     "predict",
@@ -85,6 +87,7 @@ __all__ = [
     "read_trace",
     "read_training_log",
     "record",
+    "report",
     "step",
     "step_ledger",
     "step_timeline_chart",
@@ -128,6 +131,7 @@ _PLACES: Final = MappingProxyType(
         "impact_chart": "perfnb.charts",
         "least_step_us": "perfnb.whatif.scaled_path",
         "load_ipython_extension": "perfnb.magics",
+        "monitor_panel": "perfnb.panels",
         "open_in_perfetto": "perfnb.perfetto",
         "plan": "perfnb.suggest",
         "predict": "perfnb.whatif.step_model",
@@ -139,6 +143,7 @@ _PLACES: Final = MappingProxyType(
         "read_trace": "perfnb.read.kineto:read_kineto",
         "read_training_log": "perfnb.read.training_log",
         "record": "perfnb.record.begin",
+        "report": "perfnb.report_file",
         "step": "perfnb.record.recorder",
         "step_ledger": "perfnb.ledger",
         "step_timeline_chart": "perfnb.charts",

@@ -9,12 +9,14 @@ from typing import Any
 from markupsafe import Markup
 
 from perfnb import text
-from perfnb.blocks import Block, Diff, Items, Line, Picture, Table, Verdict
+from perfnb.blocks import GUTTER, LINE, Block, Diff, Items, Line, Picture, Table, Verdict
 
 __all__ = [
     "Block",
     "Bundle",
+    "Code",
     "Diff",
+    "Heading",
     "Items",
     "Line",
     "Picture",
@@ -50,6 +52,50 @@ class Section:
     def plain(self) -> str:
         """See `Block`."""
         return f"{text.clean(self.heading)}\n{joined_plain(self.blocks)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A heading of a long document; what follows it is its chapter."""
+
+    title: str
+
+    def html(self) -> Markup:
+        """See `Block`."""
+        return Markup('<h2 style="font-size:17px;font-weight:600;margin:22px 0 6px 0">{}</h2>').format(text.html(self.title))
+
+    def markdown(self) -> str:
+        """See `Block`."""
+        return f"\n## {text.markdown(self.title)}\n"
+
+    def plain(self) -> str:
+        """See `Block`."""
+        title = text.clean(self.title)
+        return f"\n{title}\n{'-' * len(title)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Code to paste, each line of which stands as it is."""
+
+    source: str
+
+    def html(self) -> Markup:
+        """See `Block`."""
+        lines = Markup("\n").join(text.html(line) for line in self.source.splitlines())
+        return Markup(
+            '<pre style="margin:2px 0;padding:6px 8px;border:1px solid {};border-radius:4px;color:inherit;font-size:12px;'
+            "font-family:Menlo,Consolas,'DejaVu Sans Mono',monospace\">{}</pre>"
+        ).format(LINE, lines)
+
+    def markdown(self) -> str:
+        """See `Block`."""
+        lines = [text.clean(line).replace("```", "'''") for line in self.source.splitlines()]
+        return "\n".join(["```python", *lines, "```"])
+
+    def plain(self) -> str:
+        """See `Block`."""
+        return "\n".join(f"{'':<{GUTTER}}{text.clean(line)}" for line in self.source.splitlines())
 
 
 @dataclass(frozen=True, slots=True)

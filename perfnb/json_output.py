@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from perfnb import Change, Diagnosis, Prediction, Suggestion
 
 _FINDING: Final = ("detector", "category", "severity", "low", "high", "lost_us", "confidence", "ranks", "summary")
+_ON_THE_CURVE: Final = ("detector", "tier", "confidence", "record", "ranks", "steps", "summary")
 _CLEARED: Final = ("detector", "category", "severity", "flag_above", "summary")
 _UNMEASURED: Final = ("detector", "category", "reason")
 _PREDICTION: Final = ("metric", "before", "after", "low", "high", "basis")
@@ -54,7 +55,8 @@ def analysis(diagnosis: Diagnosis, suggestions: Iterable[Suggestion]) -> dict[st
     Returns
     -------
     dict
-        findings, possible, suggestions, not_limiting and not_measured: one entry per thing; and the step that they are shares of.
+        findings, possible, suggestions, not_limiting and not_measured: one entry per thing; training: the same of the training
+        itself, by its curve; and the step that the others are shares of.
     """
     return {
         "findings": [_picked(finding, _FINDING) for finding in diagnosis.found],
@@ -62,8 +64,30 @@ def analysis(diagnosis: Diagnosis, suggestions: Iterable[Suggestion]) -> dict[st
         "suggestions": [_suggestion(suggestion) for suggestion in suggestions],
         "not_limiting": [_picked(cleared, _CLEARED) for cleared in diagnosis.cleared],
         "not_measured": [_picked(item, _UNMEASURED) for item in diagnosis.unmeasured],
+        "training": training(diagnosis.training),
         "step": _picked(diagnosis, ("step_us", "low_us", "high_us", "steps_used")),
         "notes": list(diagnosis.notes),
+    }
+
+
+def training(told: Diagnosis | None) -> dict[str, Any]:
+    """What was found on the training's own curve, looked for and not measured; empty lists where it was not looked at.
+
+    Parameters
+    ----------
+    told
+        `Diagnosis.training`.
+
+    Returns
+    -------
+    dict
+        findings, not_seen, not_measured: one entry per thing. A finding has no severity: what it costs, only a probe tells.
+    """
+    found, cleared, unmeasured = (told.found, told.cleared, told.unmeasured) if told else ((), (), ())
+    return {
+        "findings": [_picked(finding, _ON_THE_CURVE) for finding in found],
+        "not_seen": [_picked(item, ("detector", "summary")) for item in cleared],
+        "not_measured": [_picked(item, ("detector", "reason")) for item in unmeasured],
     }
 
 

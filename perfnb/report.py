@@ -18,6 +18,7 @@ from perfnb.prediction import Prediction, Unknown
 from perfnb.run import Run
 from perfnb.verify import Outcome, outcome_frame
 from perfnb.wording import (
+    TIERS,
     assumptions,
     certainty,
     change_lines,
@@ -31,6 +32,7 @@ from perfnb.wording import (
     suggestion_blocks,
     verdict,
 )
+from perfnb.wording_training import training_line, training_section
 
 __all__ = ["Bundle", "card", "card_blocks", "face", "page", "picture"]
 
@@ -96,7 +98,7 @@ def card_blocks(diagnosis: Diagnosis, suggestions: Sequence[Suggestion] = (), li
     also = _also(diagnosis)
     if also:
         blocks.append(Line("also", also))
-    blocks += lines
+    blocks += [*training_line(diagnosis), *lines]
     if not diagnosis.parts.empty:
         blocks += [*picture(breakdown_chart(facts.breakdown(diagnosis.parts))), _parts(diagnosis)]
     return [*blocks, *_sections(diagnosis, suggestions)]
@@ -180,11 +182,11 @@ def _sections(diagnosis: Diagnosis, suggestions: Sequence[Suggestion]) -> list[B
         sections.append(
             Section(f"Other changes, each predicted alone ({len(suggestions) - 1})", (_suggestions_table(suggestions[1:], ""),))
         )
-    return [*sections, *rest(diagnosis)]
+    return [*sections, *training_section(diagnosis), *rest(diagnosis)]
 
 
 def _finding(finding: Finding) -> list[Block]:
-    aside = f"{finding.detector}, tier {finding.tier}"
+    aside = f"{finding.detector}, {TIERS.get(finding.tier, finding.tier)}"
     return [Verdict("!", finding.summary, aside), Line("basis", certainty(finding)), evidence_table(finding)]
 
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 from perfnb import text
 from perfnb.config.mapping import has_knob, value_of
 from perfnb.prediction import Prediction, Unknown
+from perfnb.wording import sureness
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from perfnb import Diagnosis, Finding, Suggestion
+    from perfnb import Diagnosis, Finding, NotMeasured, Suggestion
     from perfnb.doctor import Line
 
 _INDENT: Final = "  "
@@ -39,17 +40,19 @@ def analysis(diagnosis: Diagnosis, suggestions: Sequence[Suggestion]) -> str:
     Returns
     -------
     str
-        A heading and up to five tables: found, possible, suggested, not limiting, not measured; then the reader's notes.
+        A heading and up to six tables: found, possible, suggested, the training itself, not limiting, not measured; then the
+        reader's notes.
     """
     sections = {
         "Found": _findings(diagnosis.found),
         "Possible, with too few steps to be sure": _findings(diagnosis.possible),
         "Suggested": _suggestions(suggestions),
+        "The training itself, by its curve": _training(diagnosis.training),
         "Looked at and not limiting": table(
             ("what", "share of step", "limit", ""),
             [(item.detector, text.share(item.severity), text.share(item.flag_above), item.summary) for item in diagnosis.cleared],
         ),
-        "Not measured": table(("what", "why"), [(item.detector, item.reason) for item in diagnosis.unmeasured]),
+        "Not measured": _unmeasured(diagnosis.unmeasured),
         "Notes": table((), [(note,) for note in diagnosis.notes]),
     }
     if not diagnosis.found:
@@ -208,6 +211,30 @@ def _heading(diagnosis: Diagnosis) -> str:
             step += f" ({text.duration_range(diagnosis.low_us, diagnosis.high_us)}, 80 %)"
         step += f"; {diagnosis.steps_used}" if diagnosis.steps_used else ""
     return "\n".join(textwrap.fill(text.clean(line), _width()) for line in (diagnosis.run_line, step) if line)
+
+
+def _training(told: Diagnosis | None) -> str:
+    """Findings on the curve, then what was looked for and what could not be."""
+    if told is None:
+        return ""
+    if told.unmeasured and not (told.found or told.cleared) and len({each.reason for each in told.unmeasured}) == 1:
+        return table((), [("not measured", told.unmeasured[0].reason)])
+    seen = table(
+        (),
+        [
+            *((each.detector, (each.summary, sureness(each))) for each in told.found),
+            *((each.detector, f"not seen: {each.summary}") for each in told.cleared),
+        ],
+    )
+    return "\n".join(filter(None, (seen, _unmeasured(told.unmeasured))))
+
+
+def _unmeasured(unmeasured: Sequence[NotMeasured]) -> str:
+    """What could not be looked at: each reason once, with those that have it."""
+    reasons: dict[str, list[str]] = {}
+    for item in unmeasured:
+        reasons.setdefault(item.reason, []).append(item.detector)
+    return table((), [(f"{len(names)} x", (f"{reason}:", ", ".join(names))) for reason, names in reasons.items()])
 
 
 def _findings(findings: Sequence[Finding]) -> str:

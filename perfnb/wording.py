@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
@@ -12,12 +13,15 @@ from perfnb.document import Block, Diff, Items, Line, Section, Table, Verdict
 from perfnb.findings import Cleared, Diagnosis, Finding, NotMeasured
 from perfnb.fix import Suggestion
 from perfnb.prediction import Change, Prediction, Unknown
-from perfnb.whatif.plan import PlanStep
+
+if TYPE_CHECKING:
+    from perfnb.whatif.plan import PlanStep
 
 EVIDENCE_ROWS: Final = 50
 """Rows of evidence on screen; the whole stands in `Finding.evidence`."""
 
 _HIGHEST_CHANCE: Final = 0.99
+_LONGEST_NUMBERS: Final = 60
 TIERS: Final[Mapping[int | str, str]] = {
     1: "tier 1: device clock",
     2: "tier 2: host clock",
@@ -67,12 +71,24 @@ def change_lines(changes: Sequence[Change]) -> Diff:
 def certainty(finding: Finding) -> str:
     """Where a finding was seen and how sure it is, in one line."""
     pieces = [
-        f"rank{'s' if len(finding.ranks) > 1 else ''} {text.numbers(finding.ranks)}",
-        f"steps {text.numbers(finding.steps)}",
+        f"rank{'s' if len(finding.ranks) > 1 else ''} {few_numbers(finding.ranks)}",
+        f"steps {few_numbers(finding.steps)}",
         TIERS.get(finding.tier, f"tier {finding.tier}"),
-        f"confidence {finding.confidence:.2f} ({finding.record})",
+        sureness(finding),
     ]
     return ", ".join([*pieces, "an upper bound"] if finding.upper_bound else pieces)
+
+
+def few_numbers(values: Sequence[int]) -> str:
+    """Whole numbers with neighbours joined, cut in the middle where there are very many; the evidence has them all."""
+    return text.clean(text.numbers(values), _LONGEST_NUMBERS)
+
+
+def sureness(finding: Finding) -> str:
+    """Confidence with the counts that it rests on; where nothing was counted, that and no number."""
+    if math.isnan(finding.confidence):
+        return f"no confidence ({finding.record})"
+    return f"confidence {finding.confidence:.2f} ({finding.record})"
 
 
 def suggestion_blocks(suggestion: Suggestion) -> tuple[Block, ...]:
@@ -147,9 +163,9 @@ def unmeasured_items(unmeasured: Sequence[NotMeasured]) -> Items:
     return Items(tuple(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()))
 
 
-def evidence_table(finding: Finding) -> Table:
+def evidence_table(finding: Finding, rows_shown: int = EVIDENCE_ROWS) -> Table:
     """The largest rows of a finding's evidence."""
-    frame: pd.DataFrame = finding.evidence.head(EVIDENCE_ROWS).dropna(axis="columns", how="all")
+    frame: pd.DataFrame = finding.evidence.head(rows_shown).dropna(axis="columns", how="all")
     columns = [str(column) for column in frame.columns]
     values = [frame.iloc[:, index].to_list() for index in range(len(columns))]
     rows = tuple(
@@ -162,11 +178,17 @@ def evidence_table(finding: Finding) -> Table:
 
 
 def verdict(diagnosis: Diagnosis) -> Verdict:
-    """The first line of a diagnosis: its worst finding, or why there is none."""
+    """The first line of a diagnosis: its worst finding, or why there is none.
+
+    The training itself leads only where nothing else was judged: a log of losses.
+    """
     if diagnosis.found:
         worst = diagnosis.found[0]
         return Verdict("!", worst.summary, f"{worst.detector}, tier {worst.tier}")
     if diagnosis.step_us is None:
+        if diagnosis.training and diagnosis.training.found and not diagnosis.possible:
+            worst = diagnosis.training.found[0]
+            return Verdict("!", f"The training itself: {worst.summary}", f"{worst.detector}, {TIERS.get(worst.tier, worst.tier)}")
         reasons = list(dict.fromkeys(item.reason for item in diagnosis.unmeasured)) or ["no steps, trace or samples"]
         return Verdict("?", f"Nothing to judge: {reasons[0]}")
     if diagnosis.possible:

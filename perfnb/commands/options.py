@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from perfnb.config.json_file import config_beside, read_config
+from perfnb.config.json_file import CONFIG_NAME, config_beside, read_config
 
 
 def add_path(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +38,12 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def config_of(named: Path | None, path: Path, recorded: Mapping[str, Any]) -> Mapping[str, Any]:
     """The config that `--config` names; else that beside the run; else the one that the run recorded."""
     return config_beside(path, recorded) if named is None else read_config(named)
+
+
+def config_home(named: Path | None, path: Path, recorded: Mapping[str, Any]) -> Path | Mapping[str, Any]:
+    """The file of the config, named or beside the run, so that a diff is that of the file; else what the run recorded."""
+    beside = (path if path.is_dir() else path.parent) / CONFIG_NAME
+    return named or (beside if beside.is_file() else recorded)
 
 
 def named(paths: Sequence[Path]) -> str:
