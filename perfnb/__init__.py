@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from perfnb.read.run_folder import read_run
     from perfnb.read.training_log import read_training_log
     from perfnb.record.begin import record
+    from perfnb.record.loader_probe import probe_dataset
     from perfnb.record.recorder import Recorder, step
     from perfnb.report_file import report
     from perfnb.run import Machine, Recording, Run
@@ -81,6 +82,7 @@ __all__ = [
     "predict",
     "predict_memory",
     "preview",
+    "probe_dataset",
     "read_memory_snapshot",
     "read_metrics",
     "read_run",
@@ -137,6 +139,7 @@ _PLACES: Final = MappingProxyType(
         "predict": "perfnb.whatif.step_model",
         "predict_memory": "perfnb.whatif.dry_run",
         "preview": "perfnb.apply",
+        "probe_dataset": "perfnb.record.loader_probe",
         "read_memory_snapshot": "perfnb.read.memory_snapshot",
         "read_metrics": "perfnb.read.metrics",
         "read_run": "perfnb.read.run_folder",

@@ -101,7 +101,7 @@ def wait_until_quiet(
     meter: LoadMeter,
     *,
     sleep: Callable[[float], None] = time.sleep,
-    waited: Callable[[float], None] = lambda _seconds: None,
+    waited: Callable[[float], object] = lambda _seconds: None,
 ) -> Load:
     """The load of the last window: the first quiet one, or that at the end of the time.
 
