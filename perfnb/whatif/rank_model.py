@@ -59,7 +59,7 @@ class RankModel:
     own
         Work of the step outside the loader.
     peers_us
-        Time of the step with other ranks: waiting for them or exchanging data.
+        Time of the step with other ranks: waiting for them, exchanging data, or waiting for a core that exchanging takes.
     other_us
         Part of `own` in no named phase: logging, callbacks, plain Python.
     graph, program
@@ -164,9 +164,11 @@ def measured(run: Run, *, is_shadow: bool = False) -> Measured | Unknown:
 
 def _rank_model(run: Run, rank: int, steps: pd.DataFrame, work: pd.DataFrame) -> RankModel:
     own_work = work[work["rank"] == rank].set_index("step").loc[steps["step"]]
-    peers = own_work["with_peers_us"].to_numpy()
     phases = run.phases[run.phases["rank"] == rank]
     phases = phases.assign(phase=phases["phase"].astype(object))
+    peers = own_work["with_peers_us"].to_numpy()
+    if not run.is_device_job and len(run.ranks) > 1:
+        peers = peers + np.where(peers > 0.0, crowded_us(phases, steps["step"]), 0.0)
     wall = phases.pivot_table(index="step", columns="phase", values="wall_us", aggfunc="sum", observed=True)
     wall = wall.reindex(index=steps["step"]).fillna(0.0)
     other = wall["other"].to_numpy() if "other" in wall else np.zeros(len(steps))
@@ -190,6 +192,35 @@ def _rank_model(run: Run, rank: int, steps: pd.DataFrame, work: pd.DataFrame) ->
         )
     data, rest = _times(phases, wall, steps, peers)
     return RankModel(rank, tuple((each,) for each in data), rest, peers, other, graph, graph, 0.0, loading)
+
+
+def crowded_us(phases: pd.DataFrame, steps: pd.Series) -> Floats:
+    r"""How long backward waits for a core in each step beyond what forward does: threads that exchange gradients take it.
+
+    Forward, in which nothing is exchanged, shows how long work waits for a core because of others.
+
+    Parameters
+    ----------
+    phases
+        Rows of one rank.
+    steps
+        Numbers of the steps.
+
+    Examples
+    --------
+    >>> from perfnb.tables import table_from_text
+    >>> phases = table_from_text("phases", "rank step phase cpu_us runqueue_us\n0 1 forward 100 10\n0 1 backward 200 50")
+    >>> crowded_us(phases, pd.Series([1])).tolist()
+    [30.0]
+    """
+    times = {
+        phase: phases[phases["phase"].eq(phase)].groupby("step")[["cpu_us", "runqueue_us"]].sum().reindex(steps).fillna(0.0)
+        for phase in ("forward", "backward")
+    }
+    forward, backward = times["forward"].sum(), times["backward"]
+    rate = float(forward["runqueue_us"] / forward["cpu_us"]) if forward["cpu_us"] else 0.0
+    beyond: Floats = (backward["runqueue_us"] - rate * backward["cpu_us"]).to_numpy(dtype="float64")
+    return np.maximum(beyond, 0.0)
 
 
 def _times(
