@@ -39,6 +39,55 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryPart:
+    """Peak memory of a device after a change, beside a prediction of time.
+
+    Attributes
+    ----------
+    what
+        Which bytes: allocated, or reserved by torch's allocator.
+    before_bytes, after_bytes
+        Now, and as predicted.
+    low_bytes, high_bytes
+        80 % interval of what has to be there, a prior.
+    usable_bytes
+        Memory of the device less what others hold; None where it is not known.
+    level
+        How far to believe it: B (a replay, or measured peaks), C or D; the memory note's levels.
+    basis
+        What it was made from.
+    assumptions
+        What must hold, in sentences.
+    """
+
+    what: str
+    before_bytes: int
+    after_bytes: int
+    low_bytes: int
+    high_bytes: int
+    usable_bytes: int | None
+    level: str
+    basis: str
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Literal["does not fit", "may run out of memory", "may fit", "fits", "usable memory not known"]:
+        """Whether it fits; "fits" is only said where a replay or measured peaks stand behind it."""
+        if self.usable_bytes is None:
+            return "usable memory not known"
+        if self.low_bytes > self.usable_bytes:
+            return "does not fit"
+        if self.high_bytes > self.usable_bytes:
+            return "may run out of memory"
+        return "fits" if self.level in "AB" else "may fit"
+
+    @property
+    def is_at_risk(self) -> bool:
+        """Whether the high end passes what is usable, so that no speed may be promised."""
+        return self.usable_bytes is not None and self.high_bytes > self.usable_bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """A metric after a change, with its interval; made from the run alone, before the change is tried.
 
@@ -60,6 +109,8 @@ class Prediction:
         80 % half-width of log(actual / after), before any track record.
     simulated
         What the models gave, where a track record moved `after`; None where they are the same.
+    memory
+        The peak memory with the same changes, where they touch it and something tells of it.
     """
 
     metric: str
@@ -72,6 +123,7 @@ class Prediction:
     model: str = ""
     spread: float = 0.0
     simulated: float | None = None
+    memory: MemoryPart | None = None
 
     @property
     def speedup(self) -> float:

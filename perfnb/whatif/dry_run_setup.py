@@ -48,6 +48,9 @@ _KNOBS: Final = MappingProxyType(
         "gradient_as_bucket_view": "True or False",
     }
 )
+KNOBS_OF_DRY_RUN: Final = frozenset(_KNOBS)
+"""Knobs whose effect on memory a dry run tells."""
+
 _VALUES: Final = MappingProxyType(
     {"precision": _PRECISIONS, "optimizer_implementation": _IMPLEMENTATIONS, "optimizer": tuple(OPTIMIZERS)}
 )

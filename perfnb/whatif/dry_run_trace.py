@@ -95,7 +95,7 @@ def dry_run(functions: ModelFunctions, setup: TrainingSetup, target: Target = "c
 
     wrapped = ModelFunctions(functions.model_fn, functions.batch_fn, functions.loss_fn, optimizer_fn)
     try:
-        with _quiet(), mode, tracking_mode(watcher):
+        with quiet(), mode, tracking_mode(watcher):
             train(wrapped, setup, watcher, is_for_cuda=target == "cuda")
             events = list(watcher.log.events)  # before the end frees all
     except CannotTrainError as error:
@@ -126,7 +126,7 @@ def dry_run(functions: ModelFunctions, setup: TrainingSetup, target: Target = "c
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No garbage collection (it would free at chance moments), no log lines of torch about errors that are told anyway."""
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     was_disabled, was_collecting = logger.disabled, gc.isenabled()
