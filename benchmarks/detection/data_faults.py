@@ -115,16 +115,18 @@ def rare_slow_item(plan: Plan, _: float) -> Sides:
 
 
 def short_epochs(plan: Plan, _: float) -> Sides:
-    """Epochs of eight steps with workers that are started for each."""
+    """Epochs of eight steps with workers that are started for each; without the cause the same workers are kept."""
     settings = {**plan.settings, "num_workers": 2, "persistent_workers": False}
-    return replace(plan, settings=settings, epoch_steps=_EPOCH_STEPS), removed(plan)
+    short = replace(plan, settings=settings, epoch_steps=_EPOCH_STEPS)
+    return short, replace(short, settings={**settings, "persistent_workers": True})
 
 
 def many_workers(plan: Plan, amount_s: float) -> Sides:
-    """Four workers per core that all transform."""
-    slow, without = heavy_transform(plan, amount_s)
-    workers = 4 * max(1, round(cpu_capacity()))
-    return replace(slow, settings={**plan.settings, "num_workers": workers}), without
+    """Four workers per core that all transform; without the cause one core is left to the training."""
+    slow, _ = heavy_transform(plan, amount_s)
+    cores = max(1, round(cpu_capacity()))
+    many, few = ({**plan.settings, "num_workers": workers} for workers in (4 * cores, max(1, cores - 1)))
+    return replace(slow, settings=many), replace(slow, settings=few)
 
 
 def padded_text(plan: Plan, amount_share: float) -> Sides:
@@ -174,6 +176,7 @@ FAULTS: Final = (
         ("oversubscribed_workers",),
         many_workers,
         doses={"development": (0.4,), "held_out": (0.4,)},
+        clock="wall",
         accepted=("data_stall", "slow_transform", "cpu_contention"),
     ),
     _fault("padded_text", ("padding_waste",), padded_text, workloads=_TEXT, accepted=()),

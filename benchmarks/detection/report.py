@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,7 @@ _QUICK_DOSE: Final = 0.8
 _HEAD: Final = (
     "precision",
     "recall",
+    "abstentions as misses",
     "cause first",
     "size error",
     "lost time error",
@@ -73,15 +74,30 @@ def scored(folder: Path) -> Scored:
     """Diagnose and judge all cases of a folder, in the order of their names."""
     modules = [module for kind in KINDS if (module := module_of(kind)) is not None and hasattr(module, "FAULTS")]
     faults = {fault.id: fault for module in modules for fault in module.FAULTS}
-    rows = tuple(row_of(storage.read(path)) for path in sorted(folder.glob(f"*{storage.SUFFIX}")))
+    paths = sorted(folder.glob(f"*{storage.SUFFIX}"))
+    rows = tuple(row_of(storage.read(path)) for path in paths)
     failed = []
     for path in sorted(folder.glob(f"*{storage.FAILED}")):
         told = json.loads(path.read_text(encoding="utf-8"))
         failed.append((Case.from_json(told["case"]), told["reason"]))
     accepted = {name: control.accepted for name, control in controls.BY_ID.items()}
+    rows = tuple(_with_record_of_others(rows, paths, faults, accepted))
+    return Scored(rows, _judged(rows, faults, accepted), tuple(failed), faults)
+
+
+def _judged(rows: Sequence[Row], faults: Mapping[str, Fault], accepted: Mapping[str, Sequence[str]]) -> tuple[Said, ...]:
     counted = [row for row in rows if row.certified is None or row.certified["is_certified"]]
-    said = tuple(each for row in counted for each in judged(row, faults, accepted))
-    return Scored(rows, said, tuple(failed), faults)
+    return tuple(each for row in counted for each in judged(row, faults, accepted))
+
+
+def _with_record_of_others(
+    rows: Sequence[Row], paths: Sequence[Path], faults: Mapping[str, Fault], accepted: Mapping[str, Sequence[str]]
+) -> Iterator[Row]:
+    """Rows whose confidences rest on the held-out runs of other workloads alone, so that none is judged by its own record."""
+    said = [each for each in _judged(rows, faults, accepted) if each.case.split == "held_out"]
+    for row, path in zip(rows, paths, strict=True):
+        with track_record.counting(counts([each for each in said if each.case.workload != row.case.workload])):
+            yield row_of(storage.read(path))
 
 
 def score_folder(folder: Path, out: Path | None, *, track_record: bool = False) -> int:
@@ -148,7 +164,7 @@ def _place(title: str, case: Case) -> str:
 def _cells(value: Score) -> list[str]:
     error, of = value.reliability
     return [
-        *(_share(each) for each in (value.precision, value.recall, value.first)),
+        *(_share(each) for each in (value.precision, value.recall, value.recall_of_all, value.first)),
         *(_errors(each) for each in (value.size_errors, value.time_errors)),
         *(_share(each) for each in (value.coverage, value.unmeasured, value.alarms)),
         f"{error:.3f} ({of})" if of else "-",
@@ -176,7 +192,7 @@ def as_json(whole: Scored) -> dict[str, Any]:
 
 
 def _score_json(value: Score) -> dict[str, Any]:
-    shares = ("precision", "recall", "first", "coverage", "unmeasured", "unseen", "alarms")
+    shares = ("precision", "recall", "recall_of_all", "first", "coverage", "unmeasured", "unseen", "alarms")
     told: dict[str, Any] = {
         name: {"value": _number(each.value), "low": each.low, "high": each.high, "hits": each.hits, "of": each.of}
         for name in shares

@@ -147,6 +147,8 @@ class Score:
         Hits of hits and false alarms.
     recall
         Hits of hits and misses: of labels that could be measured.
+    recall_of_all
+        Hits of all positive labels: what was said to be not measured, and what the tables cannot show, counts as missed.
     first
         Of cases with one positive label that could be measured, those whose first finding is its cause.
     size_errors
@@ -167,6 +169,7 @@ class Score:
 
     precision: Share
     recall: Share
+    recall_of_all: Share
     first: Share
     size_errors: tuple[float, ...]
     time_errors: tuple[float, ...]
@@ -217,6 +220,7 @@ def score(said: Sequence[Said], faults: Mapping[str, Fault], certified: Iterable
     return Score(
         precision=Share(len(hits), len(hits) + len([each for each in said if each.outcome == "false alarm"])),
         recall=Share(len(hits), len(hits) + len(misses)),
+        recall_of_all=_recall_of_all(said),
         first=Share(sum(each.is_first for each in alone), len(alone)),
         size_errors=tuple(abs(each.found.severity - each.truth) / each.truth for each in sized if each.found is not None),
         time_errors=tuple(
@@ -230,6 +234,11 @@ def score(said: Sequence[Said], faults: Mapping[str, Fault], certified: Iterable
         alarms=Share(len(alarmed), len(controls)),
         reliability=_calibration(said),
     )
+
+
+def _recall_of_all(said: Sequence[Said]) -> Share:
+    labels = [each.outcome for each in said if each.outcome in ("hit", "miss", "not measured")]
+    return Share(labels.count("hit"), len(labels))
 
 
 def _calibration(said: Sequence[Said]) -> tuple[float, int]:

@@ -8,6 +8,7 @@ import fcntl
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,9 @@ from benchmarks.detection.peers import sagemaker, table
 from benchmarks.detection.peers.amounts import amount_of, steps_of
 from benchmarks.detection.peers.execution import Outcome, execute, path_of, store, stored
 from benchmarks.detection.peers.mapping import MEANINGS
+from benchmarks.detection.peers.saying import OURS
 from benchmarks.detection.peers.selection import chosen
+from benchmarks.detection.report import row_of
 
 PROGRAM: Final = "benchmarks.detection.peers"
 SCORE: Final = "peers.json"
@@ -60,7 +63,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     _run(case, left, paths[case.id], truths[case.id], told)
                 print(f"{number}/{len(wanted)}", flush=True)
     seen = {case.id: headers[path]["seen"] for path, case in cases.items()}
-    return _score(wanted, peers, {case.id: (truths[case.id], seen[case.id]) for case in wanted}, told.out)
+    asked = [case for case in wanted if _is_scored(case, headers[paths[case.id]])]
+    measured = {case.id: (truths[case.id], seen[case.id]) for case in asked}
+    return _score(asked, {case.id: paths[case.id] for case in asked}, peers, measured, told.out)
+
+
+def _is_scored(case: Case, header: Mapping[str, Any]) -> bool:
+    """Whether all tools are asked of a case: a healthy control that is certified so, or a cause that recorded tables can show."""
+    if header["certified"] is not None:
+        return bool(header["certified"]["is_certified"])
+    hidden = {fault.id for fault in (*single.FAULTS, *ranks.FAULTS) if not fault.seen_in_tables}
+    return not hidden & set(case.faults)
 
 
 def truths_of(header: Mapping[str, Any]) -> tuple[Truth, ...]:
@@ -95,7 +108,15 @@ def _locked(path: Path | None) -> Iterator[None]:
         yield
 
 
-def _score(wanted: Sequence[Case], peers: Sequence[str], measured: Mapping[str, Measured], out: Path) -> int:
+def _ours(case: Case, path: Path) -> Outcome:
+    """What perfnb says of the recording that belongs to the truth; never stored, for it changes with the detectors."""
+    found = [{"detector": each.detector, "severity": each.severity} for each in row_of(storage.read(path)).found]
+    return Outcome(case, OURS, version("perfnb"), raw={"found": found})
+
+
+def _score(
+    wanted: Sequence[Case], paths: Mapping[str, Path], peers: Sequence[str], measured: Mapping[str, Measured], out: Path
+) -> int:
     known = [*single.FAULTS, *ranks.FAULTS]
     expects = {fault.id: fault.expects for fault in known}
     accepts = {fault.id: fault.accepted for fault in known} | {each.id: each.accepted for _, _, each in controls.CONTROLS}
@@ -103,14 +124,14 @@ def _score(wanted: Sequence[Case], peers: Sequence[str], measured: Mapping[str, 
     versions: dict[str, str] = {}
     everything: list[dict[str, Any]] = []
     missing = 0
-    for peer in peers:
+    for peer in (OURS, *peers):
         judged = []
         for case in wanted:
             path = path_of(out, case, peer)
-            if not path.exists():
+            if peer != OURS and not path.exists():
                 missing += 1
                 continue
-            outcome = stored(path)
+            outcome = _ours(case, paths[case.id]) if peer == OURS else stored(path)
             versions[peer] = outcome.version or versions.get(peer, "")
             judged.append(table.judge(outcome, *measured[case.id], expects, accepts))
         scores[peer] = table.score(judged)

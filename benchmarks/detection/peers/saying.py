@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from benchmarks.detection.peers.mapping import MEANINGS, Meaning
 
+OURS: Final = "perfnb"
+
 _GPUPROF: Final[tuple[tuple[str, str], ...]] = (
     # gpuprof 0.7.1 says which rule spoke by its title only
     (r"step time waiting on the loader", "dataloader_stall"),
@@ -161,8 +163,20 @@ def _sagemaker(raw: Mapping[str, Any]) -> Iterator[Said]:
         yield Said(rule, _meaning("sagemaker", rule), str(text))
 
 
+def _perfnb(raw: Mapping[str, Any]) -> Iterator[Said]:
+    """Our own findings: each stands for its detector alone."""
+    for each in raw["found"]:
+        yield Said(each["detector"], Meaning((each["detector"],), "its own"), each["detector"], (each["severity"],))
+
+
 def _first(patterns: Sequence[tuple[str, str]], text: str) -> str:
     return next((name for pattern, name in patterns if re.search(pattern, text)), "")
 
 
-_READERS: Final = {"traceml": _traceml, "gpuprof": _gpuprof, "torch_tb_profiler": _tensorboard, "sagemaker": _sagemaker}
+_READERS: Final = {
+    "traceml": _traceml,
+    "gpuprof": _gpuprof,
+    "torch_tb_profiler": _tensorboard,
+    "sagemaker": _sagemaker,
+    OURS: _perfnb,
+}
