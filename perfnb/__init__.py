@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from perfnb.outcomes.accuracy import accuracy
     from perfnb.panels import bottleneck_panel, monitor_panel, whatif_panel
     from perfnb.perfetto import open_in_perfetto
+    from perfnb.performance_optimizer import PerformanceOptimizer
     from perfnb.prediction import Change, Prediction, Unknown
     from perfnb.read.kineto import read_kineto as read_trace
     from perfnb.read.memory_snapshot import read_memory_snapshot
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from perfnb.run import Machine, Recording, Run
     from perfnb.suggest import plan, suggest
     from perfnb.summarize import RankSummary, summarize_ranks
+    from perfnb.training.probe import probe
+    from perfnb.training.probe_result import ProbeResult
+    from perfnb.training.probe_state import TrainingState
     from perfnb.training.suggest import suggest_hyperparameters
     from perfnb.verify import Outcome, verify
     from perfnb.whatif.critical_path import critical_path, critical_path_summary
@@ -53,12 +57,15 @@ __all__ = [
     "MeasuredPeak",
     "NotMeasured",
     "Outcome",
+    "PerformanceOptimizer",
     "Prediction",
+    "ProbeResult",
     "RankSummary",
     "Recorder",
     "Recording",
     "Run",
     "Suggestion",
+    "TrainingState",
     "Unknown",
     "__version__",
     "accuracy",
@@ -82,6 +89,7 @@ __all__ = [
     "predict",
     "predict_memory",
     "preview",
+    "probe",
     "probe_dataset",
     "read_memory_snapshot",
     "read_metrics",
@@ -111,12 +119,15 @@ _PLACES: Final = MappingProxyType(
         "MeasuredPeak": "perfnb.whatif.dry_run",
         "NotMeasured": "perfnb.findings",
         "Outcome": "perfnb.verify",
+        "PerformanceOptimizer": "perfnb.performance_optimizer",
         "Prediction": "perfnb.prediction",
+        "ProbeResult": "perfnb.training.probe_result",
         "RankSummary": "perfnb.summarize",
         "Recorder": "perfnb.record.recorder",
         "Recording": "perfnb.run",
         "Run": "perfnb.run",
         "Suggestion": "perfnb.fix",
+        "TrainingState": "perfnb.training.probe_state",
         "Unknown": "perfnb.prediction",
         "accuracy": "perfnb.outcomes.accuracy",
         "accuracy_chart": "perfnb.charts",
@@ -139,6 +150,7 @@ _PLACES: Final = MappingProxyType(
         "predict": "perfnb.whatif.step_model",
         "predict_memory": "perfnb.whatif.dry_run",
         "preview": "perfnb.apply",
+        "probe": "perfnb.training.probe",
         "probe_dataset": "perfnb.record.loader_probe",
         "read_memory_snapshot": "perfnb.read.memory_snapshot",
         "read_metrics": "perfnb.read.metrics",

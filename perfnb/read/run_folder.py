@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -25,6 +26,7 @@ _RANK_FOLDER: Final = re.compile(r"rank(0|[1-9]\d{0,8})")
 _TRACES: Final = ("*.json", "*.json.gz")
 _SHOWN_LINES: Final = 5
 _LARGEST: Final = 2**62
+_USUAL_ROW_BYTES: Final = 320  # samples of a host or a GPU; rows of steps and phases are shorter
 _ROWS_OF_LINES: Final = msgspec.json.Decoder(list)
 
 
@@ -56,6 +58,39 @@ def read_run(folder: str | PathLike[str]) -> Run:
     kept = run_cache.load(place)
     if kept is not None and not any(is_held(each) for each in folders):
         return kept
+    read, notes = _recordings(path, folders)
+    run = run_of(read, source=[path.resolve().name], notes=notes)
+    if all(each.state != "running" for each in read):
+        run_cache.keep(place, run)
+    return run
+
+
+def newest_rows(folder: str | PathLike[str], count: int) -> tuple[RankRecording, ...]:
+    """The newest rows of each table of a recording, by rank; of a recording of hours as quickly read as of one of seconds.
+
+    Parameters
+    ----------
+    folder
+        The folder of the run, or of one of its ranks; it may be written just now, by another process.
+    count
+        About so many rows of each table.
+
+    Returns
+    -------
+    tuple of RankRecording
+        One per rank, in order.
+
+    Raises
+    ------
+    RunFolderError
+        As `read_run`.
+    """
+    path = Path(folder).expanduser()
+    return tuple(_recordings(path, _rank_folders(path), count)[0])
+
+
+def _recordings(path: Path, folders: Sequence[Path], count: int | None = None) -> tuple[list[RankRecording], list[str]]:
+    """Recordings of the ranks of one job, and what to say of the others."""
     read: list[RankRecording] = []
     skipped: list[str] = []
     for each in folders:
@@ -63,15 +98,12 @@ def read_run(folder: str | PathLike[str]) -> Run:
         if isinstance(header, str):
             skipped.append(header)
         else:
-            read.append(_recording(each, header))
+            read.append(_recording(each, header, count))
     if not read:
         message = f"no recording in {path.name} can be read: " + "; ".join(skipped)
         raise RunFolderError(message)
     read, strangers = _of_one_job(read)
-    run = run_of(read, source=[path.resolve().name], notes=[*skipped, *strangers])
-    if all(each.state != "running" for each in read):
-        run_cache.keep(place, run)
-    return run
+    return read, [*skipped, *strangers]
 
 
 def _rank_folders(path: Path) -> list[Path]:
@@ -132,7 +164,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGEST
 
 
-def _recording(folder: Path, header: Mapping[str, Any]) -> RankRecording:
+def _recording(folder: Path, header: Mapping[str, Any], count: int | None = None) -> RankRecording:
     is_running = not (folder / END).exists() and is_held(folder)  # asked first: it may end while its rows are read
     end = _end(folder)
     state = end.get("state") if end.get("state") in ("finished", "failed") else "running" if is_running else "killed"
@@ -140,7 +172,7 @@ def _recording(folder: Path, header: Mapping[str, Any]) -> RankRecording:
     notes: list[str] = []
     for table in COLUMNS:
         path = folder / f"{table}{ROWS}"
-        rows[table], said = _rows(path, len(names_of(table, header)), is_running=state == "running")
+        rows[table], said = _rows(path, len(names_of(table, header)), count, is_running=state == "running")
         notes += said
     rows["gaps"] = [*rows["gaps"], *_dropped(end, names_of("gaps", header))]
     if end.get("failed_with"):
@@ -156,10 +188,10 @@ def _end(folder: Path) -> dict[str, Any]:
     return end if isinstance(end, dict) else {}
 
 
-def _rows(path: Path, width: int, *, is_running: bool) -> tuple[list[list[Any]], list[str]]:
-    """Whole rows of a file, and what to say of the others."""
+def _rows(path: Path, width: int, count: int | None = None, *, is_running: bool) -> tuple[list[list[Any]], list[str]]:
+    """Whole rows of a file, about so many of the newest where a count is given, and what to say of the others."""
     try:
-        data = path.read_bytes()
+        data = path.read_bytes() if count is None else _last_bytes(path, count * _USUAL_ROW_BYTES)
     except FileNotFoundError:
         return [], []
     except OSError as error:
@@ -182,6 +214,15 @@ def _rows(path: Path, width: int, *, is_running: bool) -> tuple[list[list[Any]],
         lines = f"line {shown} is" if len(damaged) == 1 else f"{len(damaged):,} lines ({shown}) are"
         notes.append(f"{path.name}: {lines} damaged and left out")
     return kept, notes
+
+
+def _last_bytes(path: Path, size: int) -> bytes:
+    """The last whole lines of a file, so many bytes at most."""
+    with path.open("rb") as file:
+        start = max(file.seek(0, os.SEEK_END) - size, 0)
+        file.seek(start)
+        data = file.read(size)
+    return data[data.find(b"\n") + 1 :] if start else data
 
 
 def _decoded(lines: bytes) -> list[list[Any]] | None:

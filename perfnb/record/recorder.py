@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -25,9 +25,12 @@ from perfnb.record.run_folder import FolderSink
 from perfnb.record.sink import MemorySink
 
 if TYPE_CHECKING:
+    from perfnb.read.recorded import RankRecording
     from perfnb.run import Run
 
 NO_TORCH: Final = "torch was not imported when the recording began: only steps and phases marked by hand are seen"
+
+_NOTHING_YET: Final = "nothing was recorded yet: enter the recorder first, as in `with perfnb.record(...) as recorder:`"
 
 _active: Recorder | None = None
 _starting = threading.Lock()
@@ -126,11 +129,43 @@ class Recorder(LoopMarks):
         if self._run is not None:
             return self._run
         if self._sink is None:
-            message = "nothing was recorded yet: enter the recorder first, as in `with perfnb.record(...) as recorder:`"
-            raise RecordingError(message)
+            raise RecordingError(_NOTHING_YET)
         if self._background is not None:
             self._background.drain()
         return self._read()
+
+    def newest(self, count: int) -> Sequence[RankRecording]:
+        """The newest rows of each table, about so many: quick enough to be asked every second while training runs.
+
+        Parameters
+        ----------
+        count
+            Rows of each table at most.
+
+        Returns
+        -------
+        sequence of RankRecording
+            One per rank that records into this folder; this one's where it is kept in memory.
+
+        Raises
+        ------
+        RecordingError
+            If nothing was recorded yet.
+        """
+        from perfnb.read.recorded import RankRecording  # noqa: PLC0415 - pandas is not needed to record
+        from perfnb.read.run_folder import newest_rows  # noqa: PLC0415 - as above
+
+        sink = self._sink
+        if sink is None:
+            raise RecordingError(_NOTHING_YET)
+        if self._background is not None:
+            self._background.drain()
+        if isinstance(sink, MemorySink):
+            return (
+                RankRecording(sink.header, {table: rows[-count:] for table, rows in sink.rows.items()}, sink.state, sink.reason),
+            )
+        assert self.folder is not None  # noqa: S101 - a folder's sink has one
+        return newest_rows(self.folder, count)
 
     def __enter__(self) -> Self:
         """Start to record."""
