@@ -72,7 +72,7 @@ def memory_peak(run: Run, rank: int = 0, device: int | Literal["host"] | None = 
     device
         Number of the device, or "host"; None: the one device that was recorded, else the host.
     """
-    rows = _changes(run, rank, device)
+    rows = memory_changes(run, rank, device)
     if isinstance(rows, Unknown):
         return rows
     return _held(run, rows, None)
@@ -100,7 +100,7 @@ def memory_at(
     if (time_us is None) == (sequence is None):
         message = "give the moment as time_us or as sequence"
         raise ValueError(message)
-    rows = _changes(run, rank, device)
+    rows = memory_changes(run, rank, device)
     if isinstance(rows, Unknown):
         return rows
     name, moment = ("time_us", time_us) if sequence is None else ("sequence", sequence)
@@ -190,7 +190,7 @@ def memory_growth(before: HeldBlocks, after: HeldBlocks, by: str | Sequence[str]
     return changed.sort_values("growth_bytes", ascending=False, kind="stable", ignore_index=True)[wanted]
 
 
-def _changes(run: Run, rank: int, device: int | Literal["host"] | None) -> pd.DataFrame | Unknown:
+def memory_changes(run: Run, rank: int, device: int | Literal["host"] | None) -> pd.DataFrame | Unknown:
     """Rows of one memory that change its allocated bytes, in their order."""
     rows = run.allocations
     if rows.empty:
@@ -214,18 +214,17 @@ def _changes(run: Run, rank: int, device: int | Literal["host"] | None) -> pd.Da
 def _held(run: Run, rows: pd.DataFrame, moment: int | None) -> HeldBlocks:
     """What is held after the row `moment`; None: after the first one that reaches the peak."""
     size = rows["bytes"].to_numpy(dtype=np.int64)
-    ends, unmatched = _ends(rows["address"].to_numpy(dtype=np.int64, na_value=-1), size)
+    ends, unmatched = lifetimes(rows["address"].to_numpy(dtype=np.int64, na_value=-1), size)
     change = np.where(size > 0, size, 0)
     freed = np.flatnonzero((size > 0) & (ends < _NEVER))
     np.subtract.at(change, ends[freed], size[freed])
     unseen_change = np.where(unmatched, size, 0)
-    at_start, is_known = _at_start(rows, size, unseen_change)
+    at_start, is_known = bytes_at_start(rows, size, unseen_change)
     unseen, seen = at_start + np.cumsum(unseen_change), np.cumsum(change)
     place = int(np.argmax(unseen + seen)) if moment is None else moment
     is_live = (size > 0) & (np.arange(len(size)) <= place) & (ends > place)
-    blocks = rows.loc[is_live, list(_COLUMNS)]
-    blocks = _with_operators(run, rows, blocks)
-    blocks = blocks.assign(category=_categories(blocks)).sort_values("bytes", ascending=False, kind="stable", ignore_index=True)
+    blocks = named_blocks(run, rows, rows.loc[is_live, list(_COLUMNS)])
+    blocks = blocks.sort_values("bytes", ascending=False, kind="stable", ignore_index=True)
     total = int(unseen[place] + seen[place])
     if int(blocks["bytes"].sum()) + int(unseen[place]) != total:
         message = f"{len(blocks)} blocks sum to {blocks['bytes'].sum():,} bytes of {total - int(unseen[place]):,} allocated"
@@ -235,7 +234,7 @@ def _held(run: Run, rows: pd.DataFrame, moment: int | None) -> HeldBlocks:
     return HeldBlocks(total, int(unseen[place]), not is_known, float(rows["time_us"].iloc[place]), when, blocks)
 
 
-def _ends(address: Integers, size: Integers) -> tuple[Integers, NDArray[np.bool_]]:
+def lifetimes(address: Integers, size: Integers) -> tuple[Integers, NDArray[np.bool_]]:
     """Row at which each allocation ends, and which frees are of blocks that no row allocates.
 
     A block ends where its address is freed, or handed out again: then the row of its free was lost.
@@ -250,7 +249,7 @@ def _ends(address: Integers, size: Integers) -> tuple[Integers, NDArray[np.bool_
     return ends, (size < 0) & ~has_alloc
 
 
-def _at_start(rows: pd.DataFrame, size: Integers, unseen_change: Integers) -> tuple[int, bool]:
+def bytes_at_start(rows: pd.DataFrame, size: Integers, unseen_change: Integers) -> tuple[int, bool]:
     """Bytes that were allocated before the first row, and whether that is all."""
     least = -int(unseen_change.sum())
     total = rows["allocated_bytes"].iloc[0]
@@ -259,6 +258,12 @@ def _at_start(rows: pd.DataFrame, size: Integers, unseen_change: Integers) -> tu
     if pd.isna(total):
         return least, False
     return max(int(total) - int(size[0]), least), True
+
+
+def named_blocks(run: Run, rows: pd.DataFrame, blocks: pd.DataFrame) -> pd.DataFrame:
+    """Blocks with their category and, of a trace, the operators that made them."""
+    blocks = _with_operators(run, rows, blocks)
+    return blocks.assign(category=_categories(blocks))
 
 
 def _with_operators(run: Run, rows: pd.DataFrame, blocks: pd.DataFrame) -> pd.DataFrame:
