@@ -1,4 +1,4 @@
-"""Edits of the loader: how many workers, how far ahead they load, whether they stay, whether samples come from memory."""
+"""Edits of the loader's workers: how many, how far ahead they load, in which order they deliver, whether they stay."""
 
 from __future__ import annotations
 
@@ -6,45 +6,39 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from perfnb.prediction import Change, Unknown
-from perfnb.whatif.step_simulation import replay_problem
+from perfnb.whatif.loader_probed import DISK_WAIT_SHARE, NEEDS_PROBE, ProbedLoader, probed_loader
+from perfnb.whatif.loader_simulation import DEFAULT_PREFETCH
+from perfnb.whatif.loader_sources import LOADER_ERROR, with_batches, worker_texts
 from perfnb.whatif.transform import transform
 from perfnb.whatif.uncertainty import Estimate
 
 if TYPE_CHECKING:
     from perfnb.whatif.model import StepModel
 
-LOADER_ERROR: Final = 0.10  # a prior (whatif contract, section 7)
 HOST_FACTOR: Final = Estimate(1.08, 1.00, 1.16)  # a prior: leave-one-out on 5 V100 pairs (whatif contract, section 5.3)
-HAND_OVER_US: Final = Estimate(0.0, 0.0, 2000.0)
-"""Taking a batch from a worker, which only a probe of the loader tells; 2 ms was the least on one virtual machine (whatif
-contract, section 4.3), so the high end of the interval allows for it."""
-
+SMALLEST_LOADING_SHARE: Final = 0.01  # whatif contract, section 4.4
 MOST_WORKERS: Final = 128  # a choice: the simulation of one setting stays under two seconds
-SMALLEST_LOADING_SHARE: Final = 0.01
-
-_PROBE: Final = "a run with num_workers=0, or a probe of the loader: times of single batches"
-_ALL_RANKS: Final = "traces of all ranks"
 
 
 @transform("num_workers", model="loader_queue", error=LOADER_ERROR, needs=("steps",))
 def num_workers(model: StepModel, change: Change) -> StepModel | Unknown:
-    """Loader processes beside the training loop; batches cost them what they cost the loop."""
+    """Loader processes beside the training loop; batches cost them what they cost the loop, or what a probe found."""
     if type(change.after) is not int or change.after < 0:
         return Unknown(f"{change.after!r} is no number of workers", "a whole number from 0 on")
     if change.after > MOST_WORKERS:
         return Unknown(f"{change.after} workers are more than the {MOST_WORKERS} that are simulated", "fewer workers")
-    refused = _refusal(model)
-    if refused is not None:  # an Unknown is falsy
-        return refused
-    if model.recorded_workers:
-        return _beyond_recorded(model, more=change.after > model.recorded_workers)
-    edited = replace(model, workers=change.after, is_replayed=model.is_replayed or model.measured.is_device_job)
-    if change.after:
-        edited = edited.with_estimates(get_us=HAND_OVER_US)
-    if model.measured.is_device_job:
+    loaded = with_batches(model)
+    if isinstance(loaded, Unknown):
+        no_limit = _no_limit(model) if change.after > model.recorded_workers > 0 else ""
+        return model.with_error("loader_queue", 0.0, no_limit) if no_limit else loaded
+    disk = _disk_bound(loaded, change.after)
+    if disk is not None:
+        return disk
+    edited = replace(loaded, workers=change.after, is_replayed=loaded.is_replayed or loaded.measured.is_device_job)
+    if model.measured.is_device_job and not model.recorded_workers:
         edited = edited.with_estimates(host_factor=HOST_FACTOR)
         edited = edited.with_error("trace_replay", 0.0, _host_factor_text())
-    return edited.with_error("loader_queue", LOADER_ERROR, *_loader_texts(model))
+    return edited.with_error("loader_queue", LOADER_ERROR, *worker_texts(edited))
 
 
 @transform("prefetch_factor", model="loader_queue", error=LOADER_ERROR, needs=("steps",))
@@ -52,78 +46,100 @@ def prefetch_factor(model: StepModel, change: Change) -> StepModel | Unknown:
     """Batches that each worker makes ahead."""
     if change.after is not None and (type(change.after) is not int or change.after < 1):
         return Unknown(f"{change.after!r} is no prefetch factor", "a whole number from 1 on")
-    if model.recorded_workers:
-        return _beyond_recorded(model, more=(change.after or 2) > (change.before or 2))
-    return replace(model, prefetch=change.after).with_error("loader_queue", LOADER_ERROR)
+    edited = replace(model, prefetch=change.after, loader=replace(model.loader, prefetch=change.after))
+    if not model.recorded_workers:
+        return edited.with_error("loader_queue", LOADER_ERROR)
+    loaded = with_batches(edited)
+    if isinstance(loaded, Unknown):
+        more = (change.after or DEFAULT_PREFETCH) > (change.before or DEFAULT_PREFETCH)
+        no_limit = _no_limit(model) if more else ""
+        return model.with_error("loader_queue", 0.0, no_limit) if no_limit else loaded
+    unspread = _only_a_mean(loaded)
+    return loaded.with_error("loader_queue", LOADER_ERROR, *worker_texts(loaded)) if unspread is None else unspread
+
+
+@transform("in_order", model="loader_queue", error=LOADER_ERROR, needs=("steps",))
+def in_order(model: StepModel, change: Change) -> StepModel | Unknown:
+    """Whether a batch that is ready waits for slower ones before it."""
+    if type(change.after) is not bool:
+        return Unknown(f"{change.after!r} is neither True nor False", "in_order: True or False")
+    text = "" if change.after else "the order of batches may differ from run to run, and slow samples come later"
+    if not model.recorded_workers:
+        edited = replace(model, loader=replace(model.loader, in_order=change.after))
+        return edited.with_error("loader_queue", LOADER_ERROR, *filter(None, [text]))
+    loaded = with_batches(model)
+    if isinstance(loaded, Unknown):
+        no_limit = "" if change.after else _no_limit(model)
+        return model.with_error("loader_queue", 0.0, no_limit) if no_limit else loaded
+    unspread = _only_a_mean(loaded)
+    if unspread is not None:
+        return unspread
+    edited = replace(loaded, loader=replace(loaded.loader, in_order=change.after))
+    return edited.with_error("loader_queue", LOADER_ERROR, *worker_texts(edited), *filter(None, [text]))
 
 
 @transform("persistent_workers", model="loader_queue", error=LOADER_ERROR, needs=("steps",))
 def persistent_workers(model: StepModel, change: Change) -> StepModel | Unknown:
     """Workers that outlive an epoch: the steady step, which holds no start of an epoch, stays as it is."""
+    edited = replace(model, persistent_workers=bool(change.after))
+    probe = probed_loader(model.run, is_shadow=model.is_shadow)
+    start = _start_us(probe) if isinstance(probe, ProbedLoader) else None
+    if start is not None:
+        fork, init = start
+        text = (
+            "starting the workers is not part of a steady step: at each epoch it takes "
+            f"{fork / 1e3:.0f} ms per worker, then {init / 1e3:.0f} ms to a worker's first batch; persistent workers pay once"
+        )
+        return edited.with_error("loader_queue", 0.0, text)
     if model.recorded_workers:
         reason = "what it saves is the start of the workers at each epoch, and the steady steps hold no such start"
-        return Unknown(reason, "a run over three or more epochs, or a probe of how long workers take to start")
+        return Unknown(reason, f"{NEEDS_PROBE}, which times how long a worker takes to start")
     text = "starting the workers, at the first epoch or at each, is not part of a steady step"
-    return replace(model, persistent_workers=bool(change.after)).with_error("loader_queue", LOADER_ERROR, text)
+    return edited.with_error("loader_queue", LOADER_ERROR, text)
 
 
-@transform("cache_samples", model="loader_queue", error=LOADER_ERROR, needs=("host_ops",))
-def cache_samples(model: StepModel, change: Change) -> StepModel | Unknown:
-    """Samples ready in memory: of a batch's time only collating remains."""
-    if change.after != "memory":
-        return Unknown(f"cached to {change.after!r}: what reading a sample costs there is not known", "reads timed at that place")
-    if model.recorded_workers:
-        return _beyond_recorded(model, more=True)
-    refused = _refusal(model)
-    if refused is not None:  # an Unknown is falsy
-        return refused
-    collate = {}
-    for rank in model.measured.ranks:
-        if rank.loading is None or rank.loading.collate_us is None:
-            reason = "no aten::stack or aten::cat is seen inside the loader, so what collating a batch costs is not known"
-            return Unknown(reason, "a trace with host operators of a loader that collates tensors, or a timed collate")
-        collate[f"collate_{rank.rank}"] = rank.loading.collate_us
-    edited = replace(model, is_cached=True, is_replayed=model.is_replayed or model.measured.is_device_job)
-    texts = ("every sample is in memory already, which the first epoch does not gain from", "memory is not checked")
-    edited = edited.with_estimates(**collate).with_error("loader_queue", LOADER_ERROR, *texts)
-    return edited.with_error("trace_replay", 0.0) if edited.is_replayed else edited
+def epoch_start_us(probe: ProbedLoader, workers: int) -> float | None:
+    """Time from the start of an epoch to its first batch where workers are started then; None where the probe started none.
+
+    Workers are forked one after the other, then each starts up and makes its first batch: fork x workers + init + a batch
+    (whatif contract, section 4.1).
+    """
+    start = _start_us(probe)
+    return None if start is None else start[0] * workers + start[1] + probe.batch_us
 
 
-def _beyond_recorded(model: StepModel, *, more: bool) -> StepModel | Unknown:
-    """The answer where workers loaded already: their batches' times are not in the run."""
+def _no_limit(model: StepModel) -> str:
+    """A sentence where the loop waits for its loader less than a hundredth of the step; else empty."""
     share = model.measured.loading_share
-    if share < SMALLEST_LOADING_SHARE and more:
-        return model.with_error("loader_queue", 0.0, f"the loader does not limit the step: it waits for {share:.1%} of it")
-    reason = f"the run loaded with {model.recorded_workers} workers, whose times per batch it does not hold"
-    return Unknown(reason, _PROBE)
+    return f"the loader does not limit the step: it waits for {share:.1%} of it" if share < SMALLEST_LOADING_SHARE else ""
 
 
-def _refusal(model: StepModel) -> Unknown | None:
-    found = model.measured
-    if found.seen_workers and not model.recorded_workers:
-        reason = "the config says num_workers 0, but the trace waits for worker processes"
-        return Unknown(reason, "the config that this run was recorded with")
-    problem = replay_problem(model) if found.is_device_job else None
-    if problem is not None:
-        return problem
-    if found.missing_ranks:
-        named = ", ".join(map(str, found.missing_ranks[:5])) + (", ..." if len(found.missing_ranks) > 5 else "")  # noqa: PLR2004
-        return Unknown(f"the step ends with the slowest rank, and ranks {named} were not read", _ALL_RANKS)
-    if not any(each.total_us for rank in found.ranks for step in rank.batches for each in step):
-        return Unknown("the run shows no time in a DataLoader", "a trace with DataLoader ranges, or a probe of the loader")
+def _start_us(probe: ProbedLoader) -> tuple[float, float] | None:
+    known = probe.constants
+    return (known["fork_us"], known["init_us"]) if {"fork_us", "init_us"} <= set(known) else None
+
+
+def _only_a_mean(model: StepModel) -> Unknown | None:
+    probe = model.loader.probe
+    if probe is not None and len(probe.times) < 2:  # noqa: PLR2004 - one batch has no spread
+        return Unknown("the probe timed a single batch: how batches differ decides this, and that is not known", NEEDS_PROBE)
     return None
 
 
-def _loader_texts(model: StepModel) -> tuple[str, ...]:
-    texts = [
-        "a batch takes a worker as long as it took the training loop; handing it over costs nothing, or in the high end 2 ms",
-        "memory is not checked",
-    ]
-    if model.cores == float("inf"):
-        texts.append("a core for each worker and for the loop: the run does not say how many there are")
-    if len(model.measured.ranks) > 1:
-        texts.append("collectives keep their recorded time")
-    return tuple(texts)
+def _disk_bound(model: StepModel, workers: int) -> Unknown | None:
+    """Where samples wait for storage: how several readers at once are served does not follow from one."""
+    probe = model.loader.probe
+    if probe is None or workers <= max(model.recorded_workers, 1):
+        return None
+    total, waiting = float(probe.times.sum()), float(probe.times[:, 0].sum())
+    read, size = probe.constants.get("storage_bytes", 0.0), probe.constants.get("batch_bytes", 0.0)
+    if read <= size / 2 or not size or waiting <= DISK_WAIT_SHARE * total:
+        return None
+    reason = (
+        f"samples wait for storage for {waiting / total:.0%} of their time ({read / 2**20:.1f} MiB a batch): how it serves "
+        f"{workers} readers at once does not follow from one"
+    )
+    return Unknown(reason, f"a run with {workers} workers, or a probe of a copy on a faster disk or in memory")
 
 
 def _host_factor_text() -> str:

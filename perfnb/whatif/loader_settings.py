@@ -1,4 +1,4 @@
-"""How a loader hands its batches over, beyond the number of its workers: the order, the pinning thread, a probe's batches."""
+"""How a loader makes its batches and hands them over, beyond the number of its workers: order, pinning thread, probes."""
 
 from __future__ import annotations
 
@@ -23,39 +23,47 @@ class LoaderSettings:
     ----------
     recorded_in_order, in_order
         Whether batches come in the order of their indices, in the run and after the changes.
+    recorded_prefetch, prefetch
+        `prefetch_factor` in the run and after the changes; None is torch's default.
     is_pinned
-        Whether a thread of its own copies each batch into pinned memory after the changes.
-    recorded_prefetch
-        `prefetch_factor` of the run; None is torch's default.
+        Whether the changes add a thread that copies each batch into pinned memory.
     probe
-        What a probe of the dataset told; None without one, or where no change needs it.
+        What a probe of the dataset told; None without one, or where no change asks for it.
+    moved
+        A probe of the same dataset as it is after the changes, read from another place; None where it stays.
     scale
         Per rank, what the probe's batches are multiplied by so that their mean is the run's.
+    micro_batches
+        Batches of a step whose loading the run holds as one sum.
+    foreign
+        Threads of others that ran on this rank's cores all the time.
     """
 
     recorded_in_order: bool = True
     in_order: bool = True
-    is_pinned: bool = False
     recorded_prefetch: int | None = None
+    prefetch: int | None = None
+    is_pinned: bool = False
     probe: ProbedLoader | None = None
+    moved: ProbedLoader | None = None
     scale: Mapping[int, float] = field(default_factory=lambda: _NOTHING)
+    micro_batches: int = 1
+    foreign: float = 0.0
 
     @property
     def unchanged(self) -> LoaderSettings:
         """The same as the run had it."""
-        return replace(self, in_order=self.recorded_in_order, is_pinned=False)
+        return replace(self, in_order=self.recorded_in_order, prefetch=self.recorded_prefetch, is_pinned=False, moved=None)
 
     def is_simulated(self, workers: int, recorded_workers: int) -> bool:
-        """Whether its queue has to be simulated: other workers than in the run, or workers whose batches were probed."""
-        return workers != recorded_workers or (workers > 0 and self.probe is not None)
+        """Whether its queue has to be simulated: other workers or another place than in the run, or workers that were probed."""
+        return workers != recorded_workers or self.moved is not None or (workers > 0 and self.probe is not None)
 
 
 def recorded_loader(config: Mapping[str, Any]) -> LoaderSettings:
-    """The loader as a run's config and its probe say; the probe counts only once a change of the loader asks for it."""
+    """The loader as a run's config says."""
     in_order = value_of(config, "in_order") if has_knob(config, "in_order") else True
     prefetch = value_of(config, "prefetch_factor") if has_knob(config, "prefetch_factor") else None
-    return LoaderSettings(
-        recorded_in_order=in_order is not False,
-        in_order=in_order is not False,
-        recorded_prefetch=prefetch if type(prefetch) is int and prefetch > 0 else None,
-    )
+    prefetch = prefetch if type(prefetch) is int and prefetch > 0 else None
+    is_ordered = in_order is not False
+    return LoaderSettings(is_ordered, is_ordered, recorded_prefetch=prefetch, prefetch=prefetch)

@@ -10,8 +10,10 @@ from typing import Any, Final, Literal
 from perfnb.config.mapping import has_knob, value_of
 from perfnb.prediction import Change, Prediction, Unknown
 from perfnb.run import Run
+from perfnb.whatif.loader_limits import within_limits
+from perfnb.whatif.loader_simulation import DEFAULT_PREFETCH
 from perfnb.whatif.model import StepModel
-from perfnb.whatif.step_simulation import DEFAULT_PREFETCH, half_widths, replay_problem, simulated_step_us
+from perfnb.whatif.step_simulation import half_widths, replay_problem, simulated_step_us
 from perfnb.whatif.transform import Transform, transforms
 from perfnb.whatif.uncertainty import Calibration, Estimate, draw_rows, draws_half_width, spread
 from perfnb.whatif.unmodelled import unmodelled
@@ -167,7 +169,7 @@ def samples_per_step(run: Run, config: Mapping[str, Any]) -> float | Unknown:
         return float(recorded.median())
     size = value_of(config, "batch_size") if has_knob(config, "batch_size") else None
     parts = value_of(config, "gradient_accumulation_steps") if has_knob(config, "gradient_accumulation_steps") else 1
-    if all(type(each) is int and each > 0 for each in (size, parts)):
+    if isinstance(size, int) and isinstance(parts, int) and size > 0 and parts > 0:
         return float(size * parts)
     reason = "a step has another number of samples after the change, and how many it has now is not known"
     return Unknown(reason, 'batch_size in the config; or metric="step_us", which compares steps of different size')
@@ -186,6 +188,10 @@ def _settled(model: StepModel) -> StepModel | Unknown:
         if value and model.workers == 0:
             reason = f"{knob}: torch raises ValueError for {knob} while num_workers is 0"
             return Unknown(reason, "a change of num_workers beside it")
+    limited = within_limits(model)
+    if isinstance(limited, Unknown):
+        return limited
+    model = limited
     if model.is_replayed:
         problem = replay_problem(model)
         if problem is not None:  # an Unknown is falsy
@@ -219,7 +225,7 @@ def _predicted(
     after = simulated_step_us(model, rows, {})
     if not after > 0.0:
         return Unknown("the changes leave no time in the step", "a run in which the parts of a step are told apart")
-    ahead = model.workers * (model.prefetch or DEFAULT_PREFETCH)
+    ahead = model.workers * (model.loader.prefetch or DEFAULT_PREFETCH)
     drawn = [simulated_step_us(model, draw, {}) for draw in draw_rows(steps, draws, ahead=ahead, seed=seed).tolist()]
     errors = list(model.errors.values())
     if model.measured.is_traced and steps < FEW_STEPS:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import accumulate, product
-from typing import TYPE_CHECKING, Final
+from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,8 @@ from perfnb.prediction import Unknown
 from perfnb.whatif.device_edits import blends
 from perfnb.whatif.device_phases import optimizer_us
 from perfnb.whatif.known_parts import part_share
-from perfnb.whatif.loader_queue import Consumer, Phases, steady_spacings_us
+from perfnb.whatif.loader_queue import Consumer
+from perfnb.whatif.loader_simulation import loaded_steps_us, loading_us, phases_of
 from perfnb.whatif.phase_work import with_edits
 from perfnb.whatif.rank_model import RankModel, Time
 from perfnb.whatif.segments import Program
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from perfnb.whatif.model import StepModel
 
 Floats = NDArray[np.float64]
-
-DEFAULT_PREFETCH: Final = 2  # torch.utils.data.DataLoader: prefetch_factor is 2 by default where num_workers > 0
-
 
 def simulated_step_us(model: StepModel, rows: Sequence[int], chosen: Mapping[str, float]) -> float:
     """Mean step in microseconds.
@@ -77,7 +75,7 @@ def _rank_spacings(
         program = model.programs[held][rank.rank] if held in model.programs else rank.program
         if isinstance(program, Program):
             consumer: Consumer = training_loop(program, rows, values.get("host_factor", 1.0))
-            found = _simulated(model, rank, rows, consumer, values) - rank.pause_us
+            found = loaded_steps_us(model, rank, rows, consumer, values) - rank.pause_us
             found = found - np.resize(_parts_us(model, rank, rows, values), len(found)) if model.parts else found
             return _repeated(model, rank, rows, found)
     removed = values.get("quiet", 0.0) * _logging_us(model, rank)
@@ -85,45 +83,9 @@ def _rank_spacings(
         _without_parts(model, rank, row, with_edits(model, rank.rank, row, _less(rank.own[row], removed), values), values)
         for row in rows
     ]
-    batches = [[_batch(model, rank, each, values) for each in rank.batches[row]] for row in rows]
-    if model.workers == model.recorded_workers:
-        loading = [sum(amount for phases in step for _, amount in phases) for step in batches]
-        return np.add([time.total_us for time in own], loading, dtype=np.float64)
-    return _simulated(model, rank, rows, [_phases(time, 1.0) for time in own], values)
-
-
-def _simulated(model: StepModel, rank: RankModel, rows: Sequence[int], consumer: Consumer, values: Mapping[str, float]) -> Floats:
-    batches = [_batch(model, rank, each, values) for row in rows for each in rank.batches[row]]
-    workers = 0 if model.workers == model.recorded_workers else model.workers
-    spacings = steady_spacings_us(
-        batches,
-        consumer,
-        workers=workers,
-        prefetch=model.prefetch or DEFAULT_PREFETCH,
-        cores=model.cores,
-        threads=values.get("threads", 1.0),
-        get_us=values.get("get_us", 0.0),
-    )
-    counts = [len(rank.batches[row]) for row in rows]
-    starts = [0, *accumulate(counts)][:-1]
-    rounds = np.array(spacings).reshape(-1, len(batches))
-    per_step: Floats = np.add.reduceat(rounds, starts, axis=1).ravel()
-    return per_step
-
-
-def _batch(model: StepModel, rank: RankModel, recorded: Time, values: Mapping[str, float]) -> Phases:
-    times = math.prod(model.loading.values())
-    if model.is_cached:
-        return (("cpu", times * values[f"collate_{rank.rank}"]),) if f"collate_{rank.rank}" in values else ()
-    return _phases(
-        Time(times * recorded.wait_us, times * recorded.cpu_us, times * recorded.unknown_us), values.get("cpu_share", 0.0)
-    )
-
-
-def _phases(time: Time, cpu_share: float) -> Phases:
-    wait = time.wait_us + (1.0 - cpu_share) * time.unknown_us
-    cpu = time.cpu_us + cpu_share * time.unknown_us
-    return tuple((kind, amount) for kind, amount in (("wait", wait), ("cpu", cpu)) if amount > 0.0)
+    if not model.loader.is_simulated(model.workers, model.recorded_workers):
+        return np.array([time.total_us for time in own]) + loading_us(model, rank, rows, values)
+    return loaded_steps_us(model, rank, rows, [phases_of(time, 1.0) for time in own], values)
 
 
 def _less(time: Time, removed_us: float) -> Time:
