@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
@@ -20,19 +21,20 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-OPTIMIZER: Final = "Optimizer.step"  # torch/optim/optimizer.py: profile_hook_step
-BACKWARD: Final = "autograd::engine::evaluate_function"  # torch/csrc/autograd/engine.cpp
+OPTIMIZER: Final = r"^Optimizer\.step"  # torch/optim/optimizer.py: profile_hook_step
+BACKWARD: Final = r"^autograd::engine::evaluate_function"  # torch/csrc/autograd/engine.cpp
 _NEEDS: Final = "a trace with host operators, recorded while torch's own optimizer and autograd run"
 
 _known: WeakKeyDictionary[Run, dict[tuple[int, str], Intervals]] = WeakKeyDictionary()
 
 
-def spans_of(run: Run, rank: int, name: str) -> Intervals:
-    """Host time of a rank inside events whose name starts so; kept for as long as the run lives."""
+def spans_named(run: Run, rank: int, name: str) -> Intervals:
+    """Host time of a rank inside events whose name matches a pattern; kept for as long as the run lives."""
     kept = _known.setdefault(run, {})
     if (rank, name) not in kept:
         categories = run.host_ops["name"].cat
-        wanted = np.array([str(each).startswith(name) for each in categories.categories] + [False])
+        pattern = re.compile(name)
+        wanted = np.array([bool(pattern.search(str(each))) for each in categories.categories] + [False])
         rows = run.host_ops[wanted[categories.codes.to_numpy()] & run.host_ops["rank"].eq(rank).to_numpy()]
         start = rows["start_us"].to_numpy(dtype=np.float64)
         kept[rank, name] = union(start, start + rows["duration_us"].to_numpy(dtype=np.float64))
@@ -40,13 +42,14 @@ def spans_of(run: Run, rank: int, name: str) -> Intervals:
 
 
 def launched_in(model: StepModel, rank: RankModel, name: str) -> Bools | Unknown:
-    """Of each device op of a rank's timeline, whether it was launched inside host events whose name starts so."""
+    """Of each device op of a rank's timeline, whether it was launched inside host events of that name."""
     if not isinstance(rank.graph, Timeline):
         return Unknown("the run has no trace to replay", "a trace of host and device") if rank.graph is None else rank.graph
-    spans = spans_of(model.run, rank.rank, name)
+    spans = spans_named(model.run, rank.rank, name)
     if not len(spans):
-        return Unknown(f"the trace of rank {rank.rank} holds no {name}", _NEEDS)
-    return contains(spans, rank.graph.ops["launch_us"].to_numpy()) & rank.graph.ops["launched"].to_numpy(dtype=bool)
+        return Unknown(f"the trace of rank {rank.rank} holds no event {name}", _NEEDS)
+    inside: Bools = contains(spans, rank.graph.ops["launch_us"].to_numpy()) & rank.graph.ops["launched"].to_numpy(dtype=bool)
+    return inside
 
 
 def device_us(rank: RankModel, chosen: Bools) -> Floats:
@@ -57,8 +60,9 @@ def device_us(rank: RankModel, chosen: Bools) -> Floats:
     ops = rank.graph.ops[chosen]
     steps = len(rank.graph.edges_us) - 1
     total = np.zeros(steps)
-    for step, own in ops.groupby("step"):
-        total[int(step)] = union(own["start_us"], own["start_us"] + own["duration_us"]).total
+    for step in ops["step"].unique():
+        own = ops[ops["step"] == step]
+        total[step] = union(own["start_us"], own["start_us"] + own["duration_us"]).total
     return total
 
 

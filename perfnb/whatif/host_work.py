@@ -59,7 +59,7 @@ def _quiet_device(model: StepModel) -> StepModel | Unknown:
             return Unknown(reason, "a trace with host operators")
         removed[rank.rank] = rank.logging
     text = "logging is every read of a tensor's value, and what follows the optimizer in a step; later waits still wait"
-    edit = DeviceEdit(removed=MappingProxyType(removed), blend="quiet")
+    edit = DeviceEdit("log_every_n_steps", removed=MappingProxyType(removed), blend="quiet")
     return model.with_device_edit("log_every_n_steps", edit).with_error("trace_replay", 0.0, text)
 
 

@@ -112,7 +112,7 @@ def _part(model: StepModel, name: str) -> Part | Unknown:
 def _without(model: StepModel, knob: str, part: Part, share: Estimate, *texts: str) -> StepModel:
     """The step without a share of a part; a loader or a device that limits the step may take back any of what is saved."""
     if model.measured.is_device_job and part.spans and all(isinstance(rank.program, Program) for rank in model.measured.ranks):
-        edited = model.with_device_edit(knob, DeviceEdit(removed=part.spans))
+        edited = model.with_device_edit(knob, DeviceEdit(knob, removed=part.spans))
         what = "the trace is replayed without these pauses of the host; not validated on a GPU"
         return edited.with_error("part", PART_ERROR, what, *texts)
     ends = (share.low, share.high)

@@ -55,13 +55,12 @@ class PhaseTimes:
 
     def total_us(self, phases: Sequence[str]) -> Floats:
         """Time of each steady step in some phases, mean over ranks."""
-        return np.mean(
-            [
-                np.sum([wait[phase] + self.cpu_us[rank][phase] for phase in phases if phase in wait], axis=0)
-                for rank, wait in self.wait_us.items()
-            ],
-            axis=0,
-        )
+        per_rank = [
+            np.sum([wait[phase] + self.cpu_us[rank][phase] for phase in phases if phase in wait], axis=0)
+            for rank, wait in self.wait_us.items()
+        ]
+        mean: Floats = np.mean(per_rank, axis=0)
+        return mean
 
     def names(self) -> set[str]:
         """Phases that every rank has times of."""

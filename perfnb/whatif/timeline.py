@@ -34,7 +34,8 @@ class Timeline:
     Attributes
     ----------
     ops
-        One row per device op, in the order of the launches: step, stream (0, 1, ...), kind, name, start_us, end_us,
+        One row per device op, in the order of the launches: label (row in `run.device_ops`), step, stream (0, 1, ...), kind,
+        name, start_us, end_us,
         duration_us, launch_us (start of its call), lag_us (least time from there), gap_us (least time since the previous op
         of the stream).
     edges
@@ -130,6 +131,7 @@ def _launched(run: Run, rank: int, edges_us: Floats) -> pd.DataFrame:
         launch_us=calls["call_start_us"].to_numpy(dtype=float),
         call_end_us=calls["call_end_us"].to_numpy(dtype=float),
         call=calls["call"].to_numpy(),
+        label=ops.index,
         launched=calls["call_start_us"].notna().to_numpy(),
     ).sort_values("start_us", kind="stable")
     before = ops.groupby("stream")["launch_us"].ffill()

@@ -7,45 +7,22 @@ from typing import Final
 
 from perfnb.prediction import Change, Unknown
 
-_DEVICE = "a measurement on the device itself: its dtypes and shapes, before and after"
 _COPIES = "timed copies from pageable and from pinned memory on this machine"
-_SIZES = "runs at two or more batch sizes"
 _REPLAY = "a memory snapshot of two steps, to replay its allocations with the setting"
 _PROBE = "both settings trained from one state on the same batches: what it does to the loss is no matter of step time"
 _TRAFFIC = "times of each collective at three or more sizes on these links"
 
 NEEDS: Final = MappingProxyType(
     {
-        "pin_memory": _COPIES,
         "non_blocking": _COPIES,
-        "in_order": "times of single samples (their spread decides)",
-        "data_root": "reads timed at the new place",
-        "batch_size": _SIZES,
-        "group_by_length": f"{_SIZES}, and the lengths of the samples",
-        "pack_sequences": f"{_SIZES}, and the lengths of the samples",
-        "gradient_accumulation_steps": _SIZES,
-        "precision": _DEVICE,
-        "matmul_precision": _DEVICE,
-        "pad_to_multiple_of": _DEVICE,
-        "memory_format": _DEVICE,
-        "attention": _DEVICE,
-        "compile": "a run with it on, compared by verify",
-        "cuda_graphs": "a run with it on, compared by verify",
-        "optimizer_implementation": _DEVICE,
-        "bucket_cap_mb": _TRAFFIC,
-        "find_unused_parameters": _TRAFFIC,
-        "gradient_compression": _TRAFFIC,
-        "sync_every_micro_batch": _TRAFFIC,
         "zero_stage": f"{_TRAFFIC}, and a dry run for the memory",
         "backend": _TRAFFIC,
         "parallelism": _TRAFFIC,
         "pipeline_split": "times of all stages",
-        "activation_checkpointing": "times of the wrapped modules, and a dry run for the memory",
         "expandable_segments": _REPLAY,
         "roundup_power2_divisions": _REPLAY,
         "memory_fraction": _REPLAY,
         "garbage_collection_threshold": _REPLAY,
-        "empty_cache_every_n_steps": _REPLAY,
         "optimizer": "a dry run with the other optimizer",
         "learning_rate": _PROBE,
         "warmup_steps": _PROBE,
