@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from perfnb.ledger import step_ledger
     from perfnb.magics import load_ipython_extension, unload_ipython_extension
     from perfnb.outcomes.accuracy import accuracy
-    from perfnb.panels import bottleneck_panel, monitor_panel, whatif_panel
+    from perfnb.panels import bottleneck_panel, compare_panel, monitor_panel, training_panel, whatif_panel
     from perfnb.perfetto import open_in_perfetto
     from perfnb.performance_optimizer import PerformanceOptimizer
     from perfnb.prediction import Change, Prediction, Unknown
@@ -74,6 +74,7 @@ __all__ = [
     "as_config",
     "bottleneck_panel",
     "breakdown_chart",
+    "compare_panel",
     "critical_path",
     "critical_path_bounds",
     "critical_path_summary",
@@ -104,6 +105,7 @@ __all__ = [
     "suggest",
     "suggest_hyperparameters",
     "summarize_ranks",
+    "training_panel",
     "undo",
     "unload_ipython_extension",
     "verify",
@@ -135,6 +137,7 @@ _PLACES: Final = MappingProxyType(
         "as_config": "perfnb.config.as_config",
         "bottleneck_panel": "perfnb.panels",
         "breakdown_chart": "perfnb.charts",
+        "compare_panel": "perfnb.panels",
         "critical_path": "perfnb.whatif.critical_path",
         "critical_path_bounds": "perfnb.whatif.scaled_path",
         "critical_path_summary": "perfnb.whatif.critical_path",
@@ -165,6 +168,7 @@ _PLACES: Final = MappingProxyType(
         "suggest": "perfnb.suggest",
         "suggest_hyperparameters": "perfnb.training.suggest",
         "summarize_ranks": "perfnb.summarize",
+        "training_panel": "perfnb.panels",
         "undo": "perfnb.apply",
         "unload_ipython_extension": "perfnb.magics",
         "verify": "perfnb.verify",

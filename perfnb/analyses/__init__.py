@@ -6,6 +6,7 @@ from perfnb.analyses.bus_bandwidth import bandwidth_summary, bus_bandwidth
 from perfnb.analyses.clocks import ClockAlignment, align_clocks
 from perfnb.analyses.communication_overlap import communication_overlap
 from perfnb.analyses.compare import compare_kernels, compare_operators, compare_steps, largest_changes
+from perfnb.analyses.compare_parts import compare_parts
 from perfnb.analyses.copies import copies, copy_bandwidth, copy_bandwidth_summary, copy_summary, thinned_copy_bandwidth
 from perfnb.analyses.idle_gaps import idle_gaps, idle_summary
 from perfnb.analyses.kernel_sequences import kernel_sequences, largest_sequences
@@ -31,6 +32,7 @@ __all__ = [
     "communication_overlap",
     "compare_kernels",
     "compare_operators",
+    "compare_parts",
     "compare_steps",
     "copies",
     "copy_bandwidth",

@@ -16,8 +16,7 @@ from perfnb.findings import Diagnosis, Finding
 from perfnb.fix import NotApplicable, Suggestion
 from perfnb.panels.base import Panel, View, button, column, row, set_visible
 from perfnb.panels.bottleneck_text import evidence, not_applicable, sentence
-from perfnb.panels.diff import diff_block
-from perfnb.panels.history import Config, Edit, History, said
+from perfnb.panels.history import Config, Edit, History
 from perfnb.prediction import Unknown
 from perfnb.report import picture
 from perfnb.wording import assumptions, changed, findings_table, rest, seen, suggestion_blocks, verdict
@@ -39,7 +38,7 @@ class _Slot:
         self.widget = column(self.view.widget, self.button)
         self.widget.layout.margin = "0 0 12px 0"
 
-    def show(self, suggestion: Suggestion | None, *, applied: bool) -> None:
+    def show(self, suggestion: Suggestion | None, *, applied: bool, file: str) -> None:
         self.suggestion = suggestion
         set_visible(self.widget, visible=suggestion is not None)
         if suggestion is None:
@@ -47,7 +46,8 @@ class _Slot:
         self.view.show(*suggestion_blocks(suggestion), *assumptions(suggestion.prediction))
         self.button.disabled = applied
         without = isinstance(suggestion.prediction, Unknown)
-        self.button.description = "Applied" if applied else "Apply without a prediction" if without else f"Apply {suggestion.fix}"
+        words = "Applied" if applied else "Apply without a prediction" if without else f"Apply {suggestion.fix}"
+        self.button.description = f"Write {text.name(file)}" if file and not applied else words
 
 
 class BottleneckPanel(Panel):
@@ -128,7 +128,7 @@ class BottleneckPanel(Panel):
                     *self._not_applicable(finding),
                     Section("Evidence", (evidence(finding, self.rank),)),
                     Section("How measured", tuple(self._how_measured(finding))),
-                    *self._outcome(),
+                    *self._message,
                     *self._lists(),
                 ]
             )
@@ -170,7 +170,7 @@ class BottleneckPanel(Panel):
         self.previous_button.on_click(lambda _: self._step(-1))
         self.next_button.on_click(lambda _: self._step(1))
         self.undo_button.on_click(lambda _: self._undo())
-        self.choice.observe(lambda _: self._refresh(), names="value")
+        self.choice.observe(lambda _: self._chosen(), names="value")
         self.rank_choice.observe(lambda _: self._refresh(), names="value")
         self.root = column(
             self._views["header"].widget,
@@ -188,13 +188,18 @@ class BottleneckPanel(Panel):
         if self.findings:
             self.choice.value = max(0, min(len(self.findings) - 1, self.choice.value + by))
 
+    def _chosen(self) -> None:
+        if self._history.forget_look(()):
+            self._message = ()
+        self._refresh()
+
     def _refresh(self) -> None:
         with self._lock:
             finding = self.finding
             self.choice.disabled = len(self.findings) < 2  # noqa: PLR2004 - one is no choice
             self.previous_button.disabled = finding is None or self.choice.value == 0
             self.next_button.disabled = finding is None or self.choice.value == len(self.findings) - 1
-            views: dict[str, Sequence[Block]] = {"header": self._header(), "outcome": self._outcome(), "lists": self._lists()}
+            views: dict[str, Sequence[Block]] = {"header": self._header(), "outcome": self._message, "lists": self._lists()}
             if finding is not None:
                 views["sentence"] = self._sentence(finding)
                 views["evidence"] = [evidence(finding, self.rank)]
@@ -206,7 +211,8 @@ class BottleneckPanel(Panel):
                 answers = self._answers(finding)
                 for number, slot in enumerate(self.slots):
                     suggestion = answers[number] if number < len(answers) else None
-                    slot.show(suggestion, applied=suggestion in self._applied)
+                    file = self._history.file_to_write(suggestion.changes) if suggestion else ""
+                    slot.show(suggestion, applied=suggestion in self._applied, file=file)
             for name, blocks in views.items():
                 self._views[name].show_html(joined_html(blocks))
             self.undo_button.disabled = not self._applied
@@ -217,9 +223,9 @@ class BottleneckPanel(Panel):
         with self._lock:
             if suggestion is None or suggestion in self._applied:
                 return
-            error = self._history.apply(suggestion.changes)
-            self._message = said(error, f"Applied {suggestion.fix}: {changed(suggestion.changes)}", self._home)
-            if not error:
+            done = f"Applied {suggestion.fix}: {changed(suggestion.changes)}"
+            self._message, is_done = self._history.click(suggestion.changes, done, self._home)
+            if is_done:
                 self._applied = (*self._applied, suggestion)
             self._refresh()
 
@@ -227,9 +233,8 @@ class BottleneckPanel(Panel):
         with self._lock:
             if not self._applied:
                 return
-            error = self._history.undo()
-            self._message = said(error, f"Taken back {self._applied[-1].fix}", self._home)
-            if not error:
+            self._message, is_done = self._history.click_undo(f"Taken back {self._applied[-1].fix}", self._home)
+            if is_done:
                 self._applied = self._applied[:-1]
             self._refresh()
 
@@ -249,9 +254,6 @@ class BottleneckPanel(Panel):
     def _not_applicable(self, finding: Finding) -> list[Block]:
         reasons = [(item.fix, item.reason) for item, answers in self._refused if finding.detector in answers]
         return not_applicable(reasons, nothing_answers=not self._answers(finding))
-
-    def _outcome(self) -> list[Block]:
-        return [*self._message, diff_block(self._history.started_from, self.config)] if self._message else []
 
     def _lists(self) -> list[Block]:
         many = len(self.findings) > 1

@@ -9,6 +9,7 @@ from perfnb.apply import apply, undo
 from perfnb.catalogue import detectors, fixes
 from perfnb.charts import breakdown_chart, step_timeline_chart
 from perfnb.charts.theme import AnyChart
+from perfnb.config.as_config import as_config
 from perfnb.config.mapping import has_knob, value_of
 from perfnb.diagnose import diagnose
 from perfnb.facts import breakdown, step_timeline
@@ -28,7 +29,7 @@ from perfnb.wording import changed, run_words
 
 
 def bottleneck_panel(
-    run: Run, config: Mapping[str, Any] | None = None, *, on_apply: Edit = apply, on_undo: Edit = undo, home: str = ""
+    run: Run, config: Any = None, *, on_apply: Edit = apply, on_undo: Edit = undo, home: str = ""
 ) -> BottleneckPanel:
     """Panel that steps through what was found in a run, with the evidence and the changes that answer it.
 
@@ -37,7 +38,8 @@ def bottleneck_panel(
     run
         The run.
     config
-        The training's config, which Apply changes into a new one; the run's own by default.
+        The training's config, any home of one as in `perfnb.as_config`: Apply makes a new one, and writes a file after its diff
+        was shown; the run's own by default.
     on_apply, on_undo
         Make a new config from changes and a config.
     home
@@ -48,7 +50,7 @@ def bottleneck_panel(
     BottleneckPanel
         Shows itself at the end of a cell; `.config` is the config with what was applied, `.snapshot()` the present state.
     """
-    given = run.config if config is None else config
+    given = as_config(run.config if config is None else config)
     diagnosis = diagnose(run)
     answers = {fix.name: fix.answers for fix in fixes()}
     return BottleneckPanel(
@@ -69,7 +71,7 @@ def bottleneck_panel(
 
 def whatif_panel(
     run: Run,
-    config: Mapping[str, Any] | None = None,
+    config: Any = None,
     *,
     predict: Predict | None = None,
     plan: Callable[[Run, Config, Sequence[Suggestion]], Sequence[PlanStep]] = plan,
@@ -100,7 +102,7 @@ def whatif_panel(
         Shows itself at the end of a cell; `panel.num_workers.value = 4` moves a control, `.config` is the config with what
         was applied, `.snapshot()` the present state.
     """
-    given = run.config if config is None else config
+    given = as_config(run.config if config is None else config)
     diagnosis = diagnose(run)
     suggestions = suggest(run, given, diagnosis)
     first = [change.knob for item in suggestions for change in item.changes]

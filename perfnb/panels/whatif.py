@@ -18,8 +18,7 @@ from perfnb.panels.at_rest import AtRest
 from perfnb.panels.bars import parts_bars, step_bars
 from perfnb.panels.base import Panel, View, button, column, row, set_visible
 from perfnb.panels.controls import Control
-from perfnb.panels.diff import diff_block
-from perfnb.panels.history import Config, Edit, History, said
+from perfnb.panels.history import Config, Edit, History
 from perfnb.prediction import Change, Prediction, Unknown
 from perfnb.report import picture
 from perfnb.whatif.plan import PlanStep
@@ -126,7 +125,7 @@ class WhatIfPanel(Panel):
                 tuple((knob, text.name(each.recorded), text.name(each.value)) for knob, each in self.controls.items()),
             )
             chart = picture(impact_chart(self._impact())) if isinstance(self._now, Prediction) else ()
-            return bundle([*self._header(), settings, *self._result(), *self._bars(), *chart, *self._details(), *self._outcome()])
+            return bundle([*self._header(), settings, *self._result(), *self._bars(), *chart, *self._details(), *self.message])
 
     def _make_widgets(self) -> None:
         self.apply_button = button("Apply", "Make a new config with these values", style="primary")
@@ -171,6 +170,8 @@ class WhatIfPanel(Panel):
         )
 
     def _moved(self) -> None:
+        if self._history.forget_look(self.pending):
+            self.message = ()
         self._refresh(DRAWS_MOVING)
         self._at_rest.run(lambda: self._refresh(DRAWS_AT_REST))
 
@@ -187,14 +188,16 @@ class WhatIfPanel(Panel):
                 "result": self._result(),
                 "bars": self._bars(),
                 "details": self._details(),
-                "outcome": self._outcome(),
+                "outcome": list(self.message),
             }.items():
                 self._views[name].show_html(joined_html(blocks))
             if self.chart is not None:
                 self.chart.chart = impact_chart(self._impact())
             self.code.value = self._python()
             self.apply_button.disabled = not self.pending
-            self.apply_button.description = "Apply" if isinstance(self.answer, Prediction) else "Apply without a prediction"
+            file = self._history.file_to_write(self.pending)
+            words = "Apply" if isinstance(self.answer, Prediction) else "Apply without a prediction"
+            self.apply_button.description = f"Write {text.name(file)}" if file else words
             self.undo_button.disabled = not self._history.applied
             latest = changed(self._history.applied[-1]) if self._history.applied else ""
             self.undo_button.description = f"Undo {latest}" if latest else "Undo"
@@ -209,16 +212,14 @@ class WhatIfPanel(Panel):
         with self._lock:
             pending = self.pending
             if pending:
-                error = self._history.apply(pending)
-                self.message = said(error, f"Applied: {changed(pending)}", self._home)
+                self.message, _ = self._history.click(pending, f"Applied: {changed(pending)}", self._home)
             self._refresh(DRAWS_AT_REST)
 
     def _undo(self) -> None:
         with self._lock:
             latest = self._history.applied[-1] if self._history.applied else ()
-            error = self._history.undo()
-            self.message = said(error, f"Taken back: {changed(latest)}", self._home)
-            if not error:
+            self.message, is_done = self._history.click_undo(f"Taken back: {changed(latest)}", self._home)
+            if is_done:
                 for change in latest:
                     self.controls[change.knob].value = change.before
             self._refresh(DRAWS_AT_REST)
@@ -270,11 +271,6 @@ class WhatIfPanel(Panel):
 
     def _details(self) -> list[Block]:
         return [*(assumptions(self.answer) if self.changes else ()), *plan_blocks(self._plan)]
-
-    def _outcome(self) -> list[Block]:
-        if not self.message:
-            return []
-        return [*self.message, diff_block(self._history.started_from, self.config)]
 
     def _python(self) -> str:
         if not self.changes:
