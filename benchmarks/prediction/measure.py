@@ -1,0 +1,141 @@
+"""One pair: the run before is recorded, the prediction written down and hashed, and only then anything runs with the change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from benchmarks.detection.storage import packed_folder, write_whole
+from benchmarks.prediction.case import PairCase
+from benchmarks.prediction.job import Trial
+from benchmarks.prediction.probing import probed
+from benchmarks.prediction.trial import Around, idle, link_times, run_trial
+from benchmarks.prediction.workloads import WORKLOADS
+from perfnb.outcomes import read_ledger, record_outcome, record_prediction
+from perfnb.outcomes.step_means import step_durations
+from perfnb.prediction import Change, Prediction, Unknown
+from perfnb.run import Run
+from perfnb.verify import verify
+from perfnb.whatif.step_model import predict, shadow
+
+FORMAT: Final = 1
+PREDICTED: Final = ".prediction.json"
+RUN_STEPS: Final = 100
+"""Of the run before, as a user would have it."""
+
+STEPS: Final = 56
+"""Of each block; five and the last are not steady, 50 remain."""
+
+ROUNDS: Final = 3
+RANKS_TRACED_STEPS: Final = 3
+SIZES: Final = (0.5, 0.75)
+"""Of the batch size: runs at further sizes that are made before a change of it is predicted."""
+
+SIZE_STEPS: Final = 30
+DRAWS: Final = 200
+
+_SETTLE_S: Final = 0.5
+
+
+def measure(case: PairCase, place: Path, out: Path, *, rounds: int = ROUNDS, steps: int = STEPS) -> dict[str, Any]:
+    """What is stored of a pair; the prediction lies in `out` before the change is tried.
+
+    Parameters
+    ----------
+    case
+        The pair.
+    place
+        A folder for what is recorded.
+    out
+        Where the prediction goes.
+    rounds, steps
+        Blocks of each side, and steps of a block.
+    """
+    workload = WORKLOADS[case.workload]
+    before = workload.config(case)
+    after = {**before, **case.changes}
+    changes = [Change(knob, before[knob], value) for knob, value in case.changes.items()]
+    quiet = idle(_SETTLE_S)
+    several = workload.world_size > 1
+    trial = Trial(case, before, RUN_STEPS, traced_steps=RANKS_TRACED_STEPS if several else 0, probes_link=several)
+    run, around = run_trial(trial, place / "before")
+    found = probed(trial, link_times(place / "before"))
+    earlier = _earlier(case, before, place)
+    run = replace(found.attach(run), earlier=tuple(earlier.values()))
+    answer = predict(run, case.changes, before, metric="step_us", draws=DRAWS)
+    said = None if isinstance(answer, Prediction) else shadow(run, case.changes, before, metric="step_us", draws=DRAWS)
+    shadow_after = said.after if isinstance(said, Prediction) else None
+    ledger = place / "ledger"
+    number = record_prediction(
+        run, answer, changes, config=before, workload=case.workload, shadow_after=shadow_after, folder=ledger
+    )
+    _write_prediction(out / f"{case.id}{PREDICTED}", ledger)
+    sides, blocks = _blocks(case, {"before": before, "after": after}, place, rounds, steps)
+    outcome = verify(answer, sides["before"], sides["after"], configs=(before, after), paired=True)
+    record_outcome(number, outcome, folder=ledger)
+    row = read_ledger(ledger, shipped=False).rows.iloc[0]
+    return {
+        "format": FORMAT,
+        "case": case.as_json(),
+        "config": before,
+        "row": {name: _plain(value) for name, value in row.items()},
+        "needs": answer.needs if isinstance(answer, Unknown) else "",
+        "before": packed_folder(place / "before" / "run"),
+        "around": _told(around),
+        "probes": found.as_json(),
+        "earlier": {size: packed_folder(place / f"size{size}" / "run") for size in earlier},
+        "blocks": blocks,
+        "idle": _told(quiet),
+    }
+
+
+def _earlier(case: PairCase, before: Mapping[str, Any], place: Path) -> dict[str, Run]:
+    """Runs at other sizes of the batch, where a change of it is to be predicted: a user has tried them before."""
+    if "batch_size" not in case.changes:
+        return {}
+    sizes = [max(1, round(int(before["batch_size"]) * share)) for share in SIZES]
+    return {
+        str(size): run_trial(Trial(case, {**before, "batch_size": size}, SIZE_STEPS), place / f"size{size}")[0] for size in sizes
+    }
+
+
+def _blocks(
+    case: PairCase, configs: Mapping[str, Mapping[str, Any]], place: Path, rounds: int, steps: int
+) -> tuple[dict[str, list[Run]], list[dict[str, Any]]]:
+    """Runs of both sides in turn; every second round begins with the other one, so that a drift falls on both."""
+    runs: dict[str, list[Run]] = {side: [] for side in configs}
+    blocks = []
+    for number in range(rounds):
+        order = list(configs) if number % 2 == 0 else list(reversed(configs))
+        for side in order:
+            run, around = run_trial(Trial(case, configs[side], steps), place / side)
+            runs[side].append(replace(run, config={}))
+            times = np.rint(step_durations(run)).astype(int).tolist()
+            blocks.append({"side": side, "step_us": times, **_told(around)})
+    return runs, blocks
+
+
+def _write_prediction(path: Path, ledger: Path) -> None:
+    """The row of the ledger as it was written, and the digest of its file: nothing of the change has run yet."""
+    lines = b"".join(each.read_bytes() for each in sorted(ledger.glob("*.jsonl")))
+    told = {"sha256_of_the_line": hashlib.sha256(lines).hexdigest(), "line": json.loads(lines)}
+    write_whole(path, json.dumps(told, indent=1).encode())
+
+
+def _told(around: Around) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in asdict(around).items()}
+
+
+def _plain(value: Any) -> Any:
+    """A value of a table as JSON holds it."""
+    import pandas as pd  # noqa: PLC0415 - one name of it
+
+    if pd.isna(value):
+        return None
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,283 @@
+"""The page docs/accuracy.md, made from the stored table alone: how right predictions were, misses included."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from benchmarks.prediction import score
+from benchmarks.prediction.markdown import percent, signed, table
+from benchmarks.prediction.rows import is_scored
+
+TARGETS: Final = (
+    ("median error, quiet machine, all knobs", "median", "quiet", 0.05, "at most 5 %"),
+    ("median error, quiet machine, loader knobs", "median", "loader", 0.04, "at most 4 %"),
+    ("90th percentile of the error, quiet machine", "p90", "quiet", 0.12, "at most 12 %"),
+)
+_COVERED: Final = (0.75, 0.88)
+_REGRET: Final = 0.02
+_SIGNS: Final = 0.02
+_QUIET, _LOADER, _CALIBRATED, _ALL = 0, 1, 2, 3
+
+_INTRODUCTION: Final = """# How right predictions are
+
+*Rendered by `python -m benchmarks.prediction page` from `data/samples/prediction/pairs.csv`; do not edit.*
+
+Each row below is a real training on a CPU, run without a change and with it. The run without it was recorded with
+`perfnb.record`, perfnb's probes measured what they measure for users, the prediction was written into the accuracy ledger and
+hashed, and only then the first run with the change began. Runs of both sides were interleaved (before, after, after, before, ...;
+{rounds} of each, 50 steps each, the first five dropped), each in a process of its own. The error is predicted over measured mean
+step, less one. Nothing here was run on a GPU: **every model of a GPU's work is not validated**.
+
+**Development and scored workloads are apart.** Models were looked at on the development workloads ({development}). The scored
+ones ({scored}) were run and scored once; whatever was off stays in the table.
+
+**Intervals.** The interval of a prediction as it was hashed rests on priors. perfnb ships the pairs of this page as its track
+record, from which it calibrates intervals for users. A workload must not help to score itself: rows named "calibrated" use, for
+each pair, only pairs of the other workloads (leave one workload out); pairs of the development set are among them.
+
+**Quiet** means: others used at most 0.25 cores before and during each of its runs, and some task waited for a core at most 20 %
+of the time just before. All other pairs are in the table as well.
+"""
+
+
+def render(rows: pd.DataFrame, about: Mapping[str, Any]) -> str:
+    """The page.
+
+    Parameters
+    ----------
+    rows
+        Table of `benchmarks.prediction.rows`.
+    about
+        Provenance of the pairs, and those that could not run.
+    """
+    names = {
+        split: ", ".join(sorted(rows.loc[rows["split"].eq(split), "workload"].unique())) for split in ("development", "scored")
+    }
+    parts = [
+        _INTRODUCTION.format(rounds=about["rounds"], **names),
+        _provenance(about),
+        _targets(rows),
+        _overall(rows),
+        _baselines(rows),
+        _knobs(rows),
+        _regrets(rows),
+        _worst(rows),
+        _refusals(rows),
+        _voids(rows, about),
+        _all_pairs(rows),
+    ]
+    return "\n".join(parts)
+
+
+def write(path: Path, rows: pd.DataFrame, about: Mapping[str, Any]) -> None:
+    """Write the page, seen whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(render(rows, about), encoding="utf-8")
+    part.replace(path)
+
+
+def _provenance(about: Mapping[str, Any]) -> str:
+    machine, versions = about["machine"], about["versions"]
+    told = ", ".join(f"{name} {value}" for name, value in {**machine, **versions}.items() if isinstance(value, (str, int, float)))
+    commits = ", ".join(about["commits"])
+    return f"Recorded {', '.join(about['dates'])} with commit {commits}, {about['minutes']} minutes in all, on: {told}.\n"
+
+
+def _targets(rows: pd.DataFrame) -> str:
+    found = score.overall(rows)
+    if found.empty:
+        return "## Against the targets\n\nNo pair of the scored set is stored yet.\n"
+    places = {"quiet": _QUIET, "loader": _LOADER}
+    told = []
+    for name, figure, place, limit, words in TARGETS:
+        value = float(found.loc[places[place], figure])
+        told.append((name, words, percent(value), _met(value <= limit, value)))
+    for place, name in ((_QUIET, "as hashed (priors)"), (_CALIBRATED, "calibrated on other workloads")):
+        row = found.loc[place]
+        value = float(row["coverage"])
+        shown = f"{percent(value)} ({percent(row['coverage_low'])} to {percent(row['coverage_high'])})"
+        told.append(
+            (
+                f"80 % intervals cover, quiet machine, {name}",
+                "75 to 88 %",
+                shown,
+                _met(_COVERED[0] <= value <= _COVERED[1], value),
+            )
+        )
+    regret = score.regrets(rows)["regret_share"]
+    mean = float(regret.mean()) if len(regret) else float("nan")
+    told.append(
+        (
+            f"regret of the top suggestion, mean over {len(regret)} trainings",
+            "at most 2 %",
+            percent(mean),
+            _met(mean <= _REGRET, mean),
+        )
+    )
+    signs, wrong = int(found.loc[_QUIET, "signs"]), int(found.loc[_QUIET, "sign_errors"])
+    share = wrong / signs if signs else float("nan")
+    told.append(
+        ("sign errors, quiet machine", "at most 2 %", f"{percent(share)} ({wrong} of {signs})", _met(share <= _SIGNS, share))
+    )
+    return "## Against the targets\n\n" + table(("figure", "target", "found", "met"), told)
+
+
+def _met(is_met: bool, value: float) -> str:  # noqa: FBT001 - a verdict
+    return "not known" if value != value else "yes" if is_met else "**no**"  # noqa: PLR0124 - NaN
+
+
+_SUMMARY: Final[Sequence[tuple[str, Callable[[Mapping[str, Any]], str]]]] = (
+    ("pairs", lambda row: str(row["pairs"])),
+    ("predicted", lambda row: str(row["predicted"])),
+    ("refused", lambda row: str(row["refusals"])),
+    ("void", lambda row: str(row["voids"])),
+    ("median", lambda row: percent(row["median"])),
+    ("p90", lambda row: percent(row["p90"])),
+    ("max", lambda row: percent(row["max"])),
+    (
+        "covered (95 % interval)",
+        lambda row: f"{percent(row['coverage'])} ({percent(row['coverage_low'])} to {percent(row['coverage_high'])})",
+    ),
+    ("mean width", lambda row: percent(row["width"])),
+    ("sign errors", lambda row: f"{row['sign_errors']} of {row['signs']}"),
+    ("error of the gain", lambda row: percent(row["gain_error"])),
+    ("refused: would have been off", lambda row: f"{percent(row['shadow'])} (n = {row['shadows']})" if row["shadows"] else "-"),
+)
+
+
+def _summaries(rows: pd.DataFrame, first: Mapping[str, str]) -> str:
+    head = (*first.values(), *(name for name, _ in _SUMMARY))
+    return table(
+        head, [(*(str(row[key]) for key in first), *(told(row) for _, told in _SUMMARY)) for row in rows.to_dict("records")]
+    )
+
+
+def _overall(rows: pd.DataFrame) -> str:
+    found = score.overall(rows)
+    if found.empty:
+        return ""
+    notes = (
+        "\nWidth: of the 80 % interval, as a share of the predicted step. Sign errors: of changes that moved the step by more "
+        "than 2 % and the noise. Error of the gain: median of abs(predicted gain / measured gain - 1) where the speed-up was "
+        "beyond 5 %, since changes without effect flatter the error of the step.\n"
+    )
+    return "## All together\n\n" + _summaries(found, {"set": "set"}) + notes
+
+
+def _baselines(rows: pd.DataFrame) -> str:
+    words = {
+        "no_change": "no change",
+        "naive": "naive subtraction of the span",
+        "bound": "bound: max(work / workers, consumer, cpu / cores)",
+        "line": "line through three batch sizes",
+        "fixed_15": "always 15 % faster",
+        "fixed_20": "always 20 % faster",
+        "fixed_25": "always 25 % faster",
+    }
+    found = [
+        (
+            words[row["baseline"]],
+            str(row["pairs"]),
+            percent(row["median"]),
+            percent(row["p90"]),
+            percent(row["our_median"]),
+            percent(row["our_p90"]),
+            percent(row["closer"]),
+        )
+        for row in score.against_baselines(rows).to_dict("records")
+    ]
+    head = ("baseline", "pairs", "median", "p90", "models: median", "models: p90", "pairs on which the models are closer")
+    return (
+        "\n## Against simpler ways\n\n"
+        "On the same scored pairs: those that the baseline and the models both have an answer for.\n\n" + table(head, found)
+    )
+
+
+def _knobs(rows: pd.DataFrame) -> str:
+    found = score.by_knob(rows)
+    return "" if found.empty else "\n## By knob\n\n" + _summaries(found, {"knobs": "knob", "workloads": "workloads"})
+
+
+def _regrets(rows: pd.DataFrame) -> str:
+    found = score.regrets(rows)
+    if found.empty:
+        return ""
+    told = [
+        (row["start"], str(row["alternatives"]), row["picked"], row["best"], percent(row["regret_share"]))
+        for row in found.to_dict("records")
+    ]
+    head = ("training", "alternatives", "picked", "best as measured", "regret")
+    return (
+        "\n## Regret of the top suggestion\n\nT(picked) / T(best) - 1; leaving all as it is is an alternative too.\n\n"
+        + table(head, told)
+    )
+
+
+def _worst(rows: pd.DataFrame) -> str:
+    told = [
+        (
+            row["pair"],
+            _ms(row["before"]),
+            _ms(row["after"]),
+            f"{_ms(row['low'])} to {_ms(row['high'])}",
+            _ms(row["actual"]),
+            signed(row["error"]),
+            f"{row['foreign_cores']:.2f}",
+        )
+        for row in score.worst(rows).to_dict("records")
+    ]
+    head = ("pair", "before, ms", "predicted", "interval", "measured", "error", "foreign cores")
+    return "\n## The ten that were furthest off\n\n" + table(head, told)
+
+
+def _refusals(rows: pd.DataFrame) -> str:
+    found = score.refusals(rows)
+    if found.empty:
+        return "\n## Refused\n\nNo pair of the scored set was refused.\n"
+    told = [(row["pair"], row["refused"], row["needs"], signed(row["shadow_error"])) for row in found.to_dict("records")]
+    head = ("pair", "reason", "what would answer it", "the model would have been off by")
+    return "\n## Refused\n\n" + table(head, told)
+
+
+def _voids(rows: pd.DataFrame, about: Mapping[str, Any]) -> str:
+    void = rows[rows["void"].ne("")]
+    told = [(row["pair"], row["void"]) for row in void.to_dict("records")]
+    told += [(pair, f"did not run: {reason}") for pair, reason in about["failures"]]
+    return "\n## Void, or not run\n\n" + (table(("pair", "why"), told) if told else "None.\n")
+
+
+def _all_pairs(rows: pd.DataFrame) -> str:
+    made = []
+    for row in rows.sort_values(["split", "knobs", "pair"]).to_dict("records"):
+        is_good = not row["refused"] and not row["void"]
+        error = row["after"] / row["actual"] - 1.0 if is_good else float("nan")
+        verdict = "refused" if row["refused"] else "void" if row["void"] else "yes" if row["inside"] else "no"
+        made.append(
+            (
+                row["pair"],
+                _ms(row["actual_before"]),
+                _ms(row["after"]),
+                _ms(row["actual"]),
+                signed(error),
+                verdict,
+                "" if row["is_quiet"] else "busy",
+            )
+        )
+    count = int(is_scored(rows).sum())
+    head = ("pair", "before, ms", "predicted", "measured", "error", "inside", "machine")
+    return f"\n## Every pair\n\n{len(rows)} pairs, {count} with a prediction that counts.\n\n" + table(head, made)
+
+
+def _ms(microseconds: float) -> str:
+    return "-" if pd.isna(microseconds) else f"{microseconds / 1e3:.1f}"
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What `benchmarks.prediction.__main__` wrote beside the table."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
