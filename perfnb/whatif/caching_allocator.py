@@ -203,6 +203,11 @@ class CachingAllocator:
         self.peak_allocated_bytes = max(self.peak_allocated_bytes, self.allocated_bytes)
         self.peak_requested_bytes = max(self.peak_requested_bytes, self.requested_bytes)
 
+    def blocks(self) -> list[Block]:
+        """All blocks, in use or free, by address."""
+        free = (block for pool in self._pools.values() for block in pool.free.values())
+        return sorted((*self._live.values(), *self._waiting.values(), *free), key=lambda block: block.address)
+
     def free_block(self, address: int) -> Block | None:
         """The free block that begins at an address, or holds it; None where there is none."""
         for pool in self._pools.values():
