@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from perfnb.read.training_log import read_training_log
     from perfnb.record.begin import record
     from perfnb.record.loader_probe import probe_dataset
+    from perfnb.record.machine_probe import probe_machine
     from perfnb.record.recorder import Recorder, step
     from perfnb.report_file import report
     from perfnb.run import Machine, Recording, Run
@@ -92,6 +93,7 @@ __all__ = [
     "preview",
     "probe",
     "probe_dataset",
+    "probe_machine",
     "read_memory_snapshot",
     "read_metrics",
     "read_run",
@@ -155,6 +157,7 @@ _PLACES: Final = MappingProxyType(
         "preview": "perfnb.apply",
         "probe": "perfnb.training.probe",
         "probe_dataset": "perfnb.record.loader_probe",
+        "probe_machine": "perfnb.record.machine_probe",
         "read_memory_snapshot": "perfnb.read.memory_snapshot",
         "read_metrics": "perfnb.read.metrics",
         "read_run": "perfnb.read.run_folder",

@@ -55,6 +55,10 @@ class ConflictingChanges(PerfnbError):  # noqa: N818 - the name that the what-if
     """Two changes name the same knob."""
 
 
+class MixedCurrency(PerfnbError):  # noqa: N818 - the name that the what-if contract gives it
+    """Changes judged by step time and changes judged by the loss cannot be put in one order."""
+
+
 class TooManyRows(PerfnbError):  # noqa: N818 - the name that the notebook design gives it
     """A table with more rows than a chart may hold was given to be drawn."""
 

@@ -94,7 +94,7 @@ class Prediction:
     Attributes
     ----------
     metric
-        `step_us`: mean duration of the steady steps.
+        `step_us`: mean duration of the steady steps; `sample_us`: the same per sample of a rank.
     before
         The metric as measured.
     after, low, high
@@ -129,6 +129,11 @@ class Prediction:
     def speedup(self) -> float:
         """The metric before over the metric after: 1.3 means 1.3 times as fast."""
         return self.before / self.after
+
+    @property
+    def per(self) -> str:
+        """What the metric is the time of: "step", "sample" or "epoch"."""
+        return self.metric.removesuffix("_us")
 
     @property
     def gain_share(self) -> float:

@@ -79,6 +79,7 @@ def plan(
     config: Mapping[str, Any] | None = None,
     suggestions: Sequence[Suggestion] | None = None,
     *,
+    budget: int | None = None,
     calibration: Calibration | None = None,
 ) -> tuple[PlanStep, ...]:
     """Which suggestions to apply, in which order, with what each adds to those before it.
@@ -93,6 +94,8 @@ def plan(
         The training's config, as in `suggest`; the run's own by default.
     suggestions
         `suggest(run, config)` by default.
+    budget
+        Most suggestions to apply; as many as are worth it by default.
     calibration
         Track record for the intervals; by default what perfnb ships with the user's own outcomes.
 
@@ -100,11 +103,16 @@ def plan(
     -------
     tuple of PlanStep
         In the order in which to apply them.
+
+    Raises
+    ------
+    MixedCurrency
+        If some suggestions are judged by time and others by the loss.
     """
     config = run.config if config is None else as_config(config)
     calibration = own_calibration() if calibration is None else calibration
     given = suggest(run, config, calibration=calibration) if suggestions is None else suggestions
-    return order(run, given, config, calibration=calibration)
+    return order(run, given, config, budget=budget, calibration=calibration)
 
 
 def _proposals(run: Run, config: Mapping[str, Any], diagnosis: Diagnosis) -> list[tuple[Fix, Mapping[str, Any] | NotApplicable]]:

@@ -264,7 +264,8 @@ def _predicted(answer: Prediction | Unknown) -> str:
     if isinstance(answer, Unknown):
         return f"No prediction: {answer.reason.rstrip('.')}. Needs: {answer.needs.rstrip('.')}."
     step, interval = text.duration_change(answer.before, answer.after), text.duration_range(answer.low, answer.high)
-    return f"Predicted step {step} ({interval}, 80 %): {answer.verdict}. Basis: {answer.basis}."
+    per = "step" if answer.per == "step" else f"time per {answer.per}"
+    return f"Predicted {per} {step} ({interval}, 80 %): {answer.verdict}. Basis: {answer.basis}."
 
 
 def _width() -> int:

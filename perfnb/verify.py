@@ -18,6 +18,7 @@ from perfnb.outcomes.comparable import cautions, differences, pressure, why_void
 from perfnb.outcomes.step_means import drawn_means, step_durations
 from perfnb.prediction import Change, Prediction, Unknown
 from perfnb.run import Run
+from perfnb.whatif.step_model import samples_per_step
 
 __all__ = ["FEWEST_SCORED_STEPS", "FEWEST_STEADY_STEPS", "Outcome", "outcome_frame", "step_durations", "verify"]
 
@@ -170,7 +171,8 @@ def verify(
     told = configs or (sides[0][0].config, sides[1][0].config)
     changes = prediction.changes if isinstance(prediction, Suggestion) else differences(*told)
     given = prediction.prediction if isinstance(prediction, Suggestion) else prediction
-    durations = [[step_durations(run) for run in runs] for runs in sides]
+    metric = given.metric if isinstance(given, Prediction) else "step_us"
+    durations = [[_durations(run, config, metric) for run in runs] for runs, config in zip(sides, told, strict=True)]
     paired = paired and len(sides[0]) == len(sides[1])
     drawn = [drawn_means(each, seed=2 * side, runs_seed=0 if paired else side) for side, each in enumerate(durations)]
     now, actual = (float(np.mean([each.mean() for each in side])) for side in durations)
@@ -184,7 +186,7 @@ def verify(
     return Outcome(
         changes=changes,
         prediction=given,
-        metric="step_us",
+        metric=metric,
         before=now,
         after=actual,
         after_low=low,
@@ -201,6 +203,24 @@ def verify(
         void=void,
         caution="; ".join(_cautions(sides, counts, told)),
     )
+
+
+def _durations(run: Run, config: Config, metric: str) -> Floats:
+    """Duration of each steady step, or of each of its samples where that was predicted.
+
+    Raises
+    ------
+    NoStepsError
+        If how many samples a step has is not known.
+    """
+    steps = step_durations(run)
+    if metric != "sample_us":
+        return steps
+    samples = samples_per_step(run, config)
+    if isinstance(samples, Unknown):
+        message = f"the prediction is per sample, and how many samples a step has is not known: give {samples.needs}"
+        raise NoStepsError(message)
+    return steps / samples
 
 
 def _runs(given: Run | Sequence[Run]) -> tuple[Run, ...]:

@@ -44,7 +44,7 @@ def predicted(answer: Prediction | Unknown) -> str:
     if isinstance(answer, Unknown):
         return f"Unknown: {_sentence(answer.reason)} Needs: {answer.needs or text.NOTHING}"
     interval = f"{text.duration_range(answer.low, answer.high)}, 80 %"
-    line = f"{text.duration_change(answer.before, answer.after)} per step ({interval})"
+    line = f"{text.duration_change(answer.before, answer.after)} per {answer.per} ({interval})"
     if answer.verdict == "no effect expected":
         return f"no effect expected: {line}, basis: {answer.basis}"
     return f"{line}, {text.speedup(answer.speedup)}, basis: {answer.basis}"
@@ -99,7 +99,7 @@ def suggestion_blocks(suggestion: Suggestion) -> tuple[Block, ...]:
         Line("why", suggestion.reason),
     ]
     if suggestion.confidence is not None:
-        lines.append(Line("chance", f"{_chance(suggestion.confidence)} that the step gets at least 3 % shorter"))
+        lines.append(Line("chance", f"{_chance(suggestion.confidence)} that the {_per(suggestion)} gets at least 3 % shorter"))
     if suggestion.caution:
         lines.append(Line("check", suggestion.caution))
     return tuple(lines)
@@ -113,7 +113,7 @@ def plan_blocks(steps: Sequence[PlanStep]) -> tuple[Block, ...]:
         (
             f"{number}: {step.suggestion.fix}",
             changed(step.suggestion.changes),
-            text.duration_estimate(step.prediction.after, step.prediction.low, step.prediction.high),
+            _after(step.prediction),
             text.duration(step.gain_us),
             text.duration(step.gain_alone_us),
         )
@@ -248,6 +248,13 @@ def rest(diagnosis: Diagnosis) -> list[Block]:
     return sections
 
 
+def _per(suggestion: Suggestion) -> str:
+    """What gets shorter."""
+    if isinstance(suggestion.prediction, Unknown) or suggestion.prediction.per == "step":
+        return "step"
+    return f"time per {suggestion.prediction.per}"
+
+
 def _chance(probability: float) -> str:
     """A probability in percent; its ends are never reached, for the interval that it comes from is an estimate."""
     if probability > _HIGHEST_CHANCE:
@@ -255,6 +262,12 @@ def _chance(probability: float) -> str:
     if probability < 1.0 - _HIGHEST_CHANCE:
         return f"under {text.share(1.0 - _HIGHEST_CHANCE)}"
     return text.share(probability)
+
+
+def _after(answer: Prediction) -> str:
+    """The step that is predicted; per sample where the number of samples in a step changes."""
+    words = text.duration_estimate(answer.after, answer.low, answer.high)
+    return words if answer.per == "step" else f"{words} per {answer.per}"
 
 
 def _sentence(reason: str) -> str:

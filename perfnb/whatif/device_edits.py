@@ -19,7 +19,7 @@ from perfnb.intervals import EMPTY, Intervals, joined
 from perfnb.run import Run
 from perfnb.whatif.segments import Program, compile_timeline
 from perfnb.whatif.timeline import Timeline
-from perfnb.whatif.timeline_edits import Selector, remove
+from perfnb.whatif.timeline_edits import Selector, remove, unblock
 from perfnb.whatif.uncertainty import Estimate
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ Bools = NDArray[np.bool_]
 
 _MOST_KEPT: Final = 64  # programs of a run: a program holds a few numbers per wait of the host
 _programs: WeakKeyDictionary[Run, dict[Any, Program]] = WeakKeyDictionary()
+TO_DEVICE: Final = Selector("copy", "HtoD")
 _NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 
 
@@ -47,6 +48,8 @@ class DeviceEdit:
         Host time that goes, while what it launches stays.
     factors, least_factors, most_factors
         Of each device op, in the order of `Timeline.ops`: how many times as long it takes, and at the ends of its interval.
+    is_unblocked
+        Whether copies to the device no longer hold up the host.
     largest_gap_us
         Longest time between two ops of one stream that the device alone leaves; None: as recorded.
     blend
@@ -61,6 +64,7 @@ class DeviceEdit:
     factors: Mapping[int, Floats] = field(default_factory=lambda: _NOTHING)
     least_factors: Mapping[int, Floats] = field(default_factory=lambda: _NOTHING)
     most_factors: Mapping[int, Floats] = field(default_factory=lambda: _NOTHING)
+    is_unblocked: bool = False
     largest_gap_us: float | None = None
     blend: str | None = None
     end: str | None = None
@@ -143,6 +147,8 @@ def _edited(graph: Timeline, rank: int, edits: Sequence[DeviceEdit], held: froze
     if gaps:
         ops = ops.assign(gap_us=ops["gap_us"].clip(upper=min(gaps)))
     graph = replace(graph, ops=ops)
+    if any(edit.is_unblocked for edit in edits):
+        graph = unblock(graph, TO_DEVICE)
     if len(removed):
         graph = remove(graph, Selector("host", within=removed))
     return _squeezed(graph, removed, squeezed)

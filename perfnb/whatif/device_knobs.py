@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import pandas as pd
 
+from perfnb.categories import matching
 from perfnb.intervals import Intervals, clip, subtract, union
 from perfnb.prediction import Change, Unknown
-from perfnb.whatif.device_edits import DeviceEdit
+from perfnb.whatif.device_edits import TO_DEVICE, DeviceEdit
 from perfnb.whatif.device_phases import spans_named
 from perfnb.whatif.kernel_factors import GPU, aligned_products, changed_kernels, fused_attention, in_short_type, lacks_tf32
+from perfnb.whatif.machine_rates import rate
 from perfnb.whatif.step_simulation import replay_problem
 from perfnb.whatif.timeline import Timeline
 from perfnb.whatif.transform import transform
@@ -26,6 +30,7 @@ ATTENTION_ERROR: Final = 0.25
 COMPILE_ERROR: Final = 0.05
 GRAPH_ERROR: Final = 0.10
 CACHE_ERROR: Final = 0.10
+COPY_ERROR: Final = 0.15
 _GRAPH_GAP_US: Final = 1.5  # whatif contract, section 7: 1 to 2 us between ops of a graph
 _SHAPES: Final = ("batch_size", "tokens", "padded_tokens")
 _ALLOCATING: Final = r"^(?:cuda|hip)(?:Malloc|Free)(?:Async)?$"
@@ -144,6 +149,31 @@ def empty_cache_every_n_steps(model: StepModel, change: Change) -> StepModel | U
     edited = model if share == 1.0 else model.with_estimates(kept_cache=Estimate.exactly(share))
     texts = ("every call in the steps that allocates or frees device memory comes of emptying the cache", GPU)
     return edited.with_device_edit(change.knob, edit).with_error("host_work", CACHE_ERROR, *texts)
+
+
+@transform("non_blocking", model="copies", error=COPY_ERROR, needs=("device_ops",))
+def non_blocking(model: StepModel, change: Change) -> StepModel | Unknown:
+    """Copies out of pinned memory that no longer hold up the host; they take what a probe of the machine says."""
+    if change.after is not True:
+        return Unknown("how long the host would wait for each copy is not known", "a run with non_blocking=False")
+    refused = replay_problem(model)
+    if refused is not None:
+        return refused
+    ops = model.run.device_ops
+    copies = ops[ops["kind"].eq("copy") & matching(ops["name"], TO_DEVICE.name)]
+    if copies.empty:
+        return Unknown("the trace shows no copy from the host to the device", "a trace of a training that loads batches")
+    pace = rate(model.machine, "h2d.pinned.bytes_per_s", is_shadow=model.is_shadow)
+    latency = rate(model.machine, "h2d.pinned.latency_us", is_shadow=model.is_shadow)
+    factors = pd.Series(dtype=np.float64)
+    told = "copies take as long as now, for those from pinned memory were not timed here"
+    if isinstance(pace, Estimate) and isinstance(latency, Estimate) and copies["bytes"].notna().all():
+        took = copies["duration_us"].where(copies["duration_us"] > 0.0)
+        moved = copies["bytes"].astype("float64")
+        factors = ((latency.value + 1e6 * moved / pace.value) / took).fillna(1.0)
+        told = "each copy takes what its bytes take from pinned memory, as timed here"
+    edit = replace(changed_kernels(model, str(change), factors), is_unblocked=True)
+    return model.with_device_edit(change.knob, edit).with_error("copies", COPY_ERROR, told, GPU)
 
 
 def _launching(model: StepModel) -> Mapping[int, Intervals]:

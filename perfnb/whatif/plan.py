@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
 
 from perfnb.config.mapping import has_knob, value_of
+from perfnb.errors import MixedCurrency, PerfnbError
 from perfnb.fix import Suggestion
 from perfnb.prediction import Change, Prediction, Unknown
 from perfnb.run import Run
@@ -21,6 +22,8 @@ SMALLEST_GAIN_SHARE: Final = 0.02  # whatif contract, section 8
 SMALLEST_LOSS_SHARE: Final = 0.005
 BEST_SHARE: Final = 0.01
 MOST_PAIRED: Final = 12
+TIME_METRICS: Final = ("step_us", "sample_us", "epoch_us")
+_IN_CODE: Final = ("attention", "cache_samples", "cuda_graphs", "detach_logged_tensors", "memory_format", "parallelism")
 _DRAWS: Final = 20
 _LOW: Final = 0.1
 
@@ -38,7 +41,8 @@ class PlanStep:
     prediction
         The step once this and all before it are applied.
     gain_us
-        What it takes off the step that those before it left; the gains of all steps sum to the whole gain.
+        What it takes off the step that those before it left; the gains of all steps sum to the whole gain. Where the number of
+        samples changes, of the time of as many samples as a step has now.
     gain_alone_us
         What it would take off the step of now.
     loss_if_left_out_us
@@ -57,6 +61,7 @@ def order(
     suggestions: Sequence[Suggestion],
     config: Mapping[str, Any] | None = None,
     *,
+    budget: int | None = None,
     calibration: Calibration | None = None,
 ) -> tuple[PlanStep, ...]:
     """The suggestions worth applying, in the order in which to apply them.
@@ -73,14 +78,27 @@ def order(
         Candidates; those whose change cannot be predicted are left out.
     config
         The training's config; the run's own by default.
+    budget
+        Most suggestions to apply; as many as are worth it by default.
     calibration
         Track record for the intervals.
+
+    Raises
+    ------
+    MixedCurrency
+        If some suggestions are judged by time and others by the loss.
+    PerfnbError
+        If the budget is no number of changes.
     """
+    if budget is not None and (type(budget) is not int or budget < 0):
+        message = f"budget={budget!r} is no number of changes: give a whole number from 0 on"
+        raise PerfnbError(message)
+    _one_currency(suggestions)
     ordered = sorted(suggestions, key=lambda each: (each.fix, str(each.changes)))
     search = _Search(run, ordered, run.config if config is None else config)
     if not search.known:
         return ()
-    chosen = search.without_idle(search.greedy())
+    chosen = search.without_idle(search.greedy(len(ordered) if budget is None else budget))
     steps: list[PlanStep] = []
     for count in range(1, len(chosen) + 1):
         made = predict(run, search.changes(chosen[:count]), config, calibration=calibration)
@@ -116,15 +134,24 @@ def best_value(run: Run, config: Mapping[str, Any] | None, knob: str, values: It
     for value in values:
         model = edited(run, [Change(knob, value_of(config, knob), value)], config)
         if isinstance(model, StepModel):
-            steps[value] = simulated_step_us(model, range(len(model.measured.step_us)), {})
+            steps[value] = simulated_step_us(model, range(len(model.measured.step_us)), {}) / model.samples_ratio
     if not steps:
         return None
     good = [value for value, step in steps.items() if step <= min(steps.values()) * (1.0 + BEST_SHARE)]
     return min(good) if all(isinstance(value, int | float) for value in good) else good[0]
 
 
+def _one_currency(suggestions: Sequence[Suggestion]) -> None:
+    known = {each.fix: each.prediction.metric for each in suggestions if isinstance(each.prediction, Prediction)}
+    others = {fix: metric for fix, metric in known.items() if metric not in TIME_METRICS}
+    if others and len(others) < len(suggestions):
+        fix, metric = next(iter(sorted(others.items())))
+        message = f"{fix} is judged by {metric}, others by the time of a step: plan the two kinds apart"
+        raise MixedCurrency(message)
+
+
 class _Search:
-    """Joint simulations of sets of suggestions, each made once."""
+    """Joint simulations of sets of suggestions, each made once; times are of as many samples as a step has now."""
 
     def __init__(self, run: Run, suggestions: Sequence[Suggestion], config: Mapping[str, Any]) -> None:
         self._run, self._suggestions, self._config = run, suggestions, config
@@ -135,7 +162,9 @@ class _Search:
         if unchanged is not None:
             steps = len(unchanged.measured.step_us)
             self._rows = [list(range(steps)), *draw_rows(steps, _DRAWS, ahead=1).tolist()]
-        self.known = [each for each in range(len(suggestions)) if self._rows and self._model((each,)) is not None]
+        alone = {each: self._model((each,)) for each in range(len(suggestions))} if self._rows else {}
+        self.known = [each for each, model in alone.items() if model is not None]
+        self._is_replayed = any(model.is_replayed for model in alone.values() if model is not None)
 
     def changes(self, chosen: Chosen) -> tuple[Change, ...]:
         return tuple(change for each in chosen for change in self._suggestions[each].changes)
@@ -143,13 +172,14 @@ class _Search:
     def step_us(self, chosen: Chosen) -> float:
         return self._steps(chosen, 1)[0]
 
-    def greedy(self) -> Chosen:
-        chosen = self._first()
-        while True:
+    def greedy(self, most: int) -> Chosen:
+        chosen = self._first()[:most]
+        while len(chosen) < most:
             found = self._next(chosen)
             if found is None:
-                return chosen
+                break
             chosen = (*chosen, found)
+        return chosen
 
     def without_idle(self, chosen: Chosen) -> Chosen:
         """The chosen ones less those whose removal costs next to nothing, cheapest first."""
@@ -185,7 +215,11 @@ class _Search:
             low = float(np.quantile(gain[1:], _LOW))
             if gain[0] >= SMALLEST_GAIN_SHARE * self.step_us(()) and low >= 0.0:
                 gains[each] = low
-        return max(gains, key=lambda each: (gains[each], -each), default=None)
+        return max(gains, key=lambda each: (round(gains[each], 6), -self._effort(each), -each), default=None)
+
+    def _effort(self, number: int) -> int:
+        """Whether a suggestion asks for code, which comes after those that ask for a config alone where both gain as much."""
+        return max((int(change.knob in _IN_CODE) for change in self._suggestions[number].changes), default=0)
 
     def _steps(self, chosen: Chosen, count: int | None = None) -> list[float]:
         """Mean step over all data, then over each draw; only the first `count` of these where that is enough."""
@@ -195,8 +229,10 @@ class _Search:
         if model is None:
             message = "a set of suggestions without a model was simulated"
             raise AssertionError(message)
+        if self._is_replayed and not model.is_replayed:  # the same yardstick for all of them
+            model = replace(model, is_replayed=True)
         for rows in self._rows[len(done) : count]:
-            done.append(simulated_step_us(model, rows, {}))
+            done.append(simulated_step_us(model, rows, {}) / model.samples_ratio)
         return done
 
     def _model(self, chosen: Chosen) -> StepModel | None:

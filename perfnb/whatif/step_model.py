@@ -16,7 +16,7 @@ from perfnb.whatif.model import StepModel
 from perfnb.whatif.step_simulation import half_widths, replay_problem, simulated_step_us
 from perfnb.whatif.transform import Transform, transforms
 from perfnb.whatif.uncertainty import Calibration, Estimate, draw_rows, draws_half_width, spread
-from perfnb.whatif.unmodelled import unmodelled
+from perfnb.whatif.unmodelled import OF_THE_LOSS, unmodelled
 from perfnb.whatif.wanted_changes import wanted_changes
 
 __all__ = ["StepModel", "edited", "knobs", "predict", "shadow"]
@@ -69,8 +69,6 @@ def predict(
     ------
     ConflictingChanges
         If two changes name one knob.
-    MixedCurrency
-        If some changes are judged by step time and others by what they do to the loss.
 
     Examples
     --------
@@ -111,8 +109,13 @@ def edited(
     if isinstance(model, Unknown):
         return model
     known = transforms()
-    for change in sorted((each for each in changes if each.before != each.after), key=lambda each: each.knob):
+    wanted = sorted((each for each in changes if each.before != each.after), key=lambda each: each.knob)
+    for change in wanted:
         found = known.get(change.knob)
+        if found is None and change.knob in OF_THE_LOSS and any(each.knob in known for each in wanted):
+            text = f"{change.knob} goes along and takes no time; what it does to the loss is not predicted"
+            model = replace(model, assumptions=(*model.assumptions, text))
+            continue
         if found is None:
             return unmodelled(change)
         lacking = _lacking(found, run)
@@ -192,6 +195,9 @@ def _settled(model: StepModel) -> StepModel | Unknown:
     if isinstance(limited, Unknown):
         return limited
     model = limited
+    if any(edit.is_unblocked for edit in model.device_edits.values()) and not _is_pinned(model):
+        reason = "non_blocking: copies out of memory that is not pinned hold up the host all the same"
+        return Unknown(reason, "a change of pin_memory beside it")
     if model.is_replayed:
         problem = replay_problem(model)
         if problem is not None:  # an Unknown is falsy
@@ -202,6 +208,11 @@ def _settled(model: StepModel) -> StepModel | Unknown:
     elif "host_factor" in estimates:
         estimates["host_factor"] = Estimate.exactly(1.0)  # beyond the cores the clock rule alone slows the host
     return replace(model, estimates=MappingProxyType(estimates))
+
+
+def _is_pinned(model: StepModel) -> bool:
+    known = has_knob(model.config, "pin_memory") and bool(value_of(model.config, "pin_memory"))
+    return known or model.loader.is_pinned
 
 
 def _predicted(

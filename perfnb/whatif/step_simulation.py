@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfnb.prediction import Unknown
-from perfnb.whatif.device_edits import blends
+from perfnb.whatif.device_edits import blends, edited_program, held_ends
 from perfnb.whatif.device_phases import optimizer_us
 from perfnb.whatif.known_parts import part_share
 from perfnb.whatif.loader_queue import Consumer
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from perfnb.whatif.model import StepModel
 
 Floats = NDArray[np.float64]
+
 
 def simulated_step_us(model: StepModel, rows: Sequence[int], chosen: Mapping[str, float]) -> float:
     """Mean step in microseconds.
@@ -48,13 +49,14 @@ def simulated_step_us(model: StepModel, rows: Sequence[int], chosen: Mapping[str
 
 def _blended_us(model: StepModel, rows: Sequence[int], values: Mapping[str, float]) -> float:
     """Mean step where only a share of some edits of the trace holds: between the replays without them and with them."""
-    names = blends(model) if model.is_replayed else ()
+    names = blends(model.device_edits) if model.is_replayed else ()
+    ends = held_ends(model.device_edits, values) if model.is_replayed else frozenset()
     total = 0.0
     for chosen in product((False, True), repeat=len(names)):
         weight = math.prod(values[name] if is_in else 1.0 - values[name] for name, is_in in zip(names, chosen, strict=True))
         if weight != 0.0:
             held = frozenset(name for name, is_in in zip(names, chosen, strict=True) if is_in)
-            total += weight * _step_us(model, rows, values, held)
+            total += weight * _step_us(model, rows, values, held | ends)
     return total
 
 
@@ -64,20 +66,20 @@ def _step_us(model: StepModel, rows: Sequence[int], values: Mapping[str, float],
     per_rank = np.stack([np.resize(each, longest) for each in spacings])
     with_peers = np.min([rank.peers_us[list(rows)] for rank in model.measured.ranks], axis=0)
     work = per_rank.mean(axis=0) if model.is_balanced else per_rank.max(axis=0)
-    return float(work.mean()) + (0.0 if model.is_replayed else float(with_peers.mean()))
+    added = 0.0 if model.traffic is None else model.traffic.added_us(rows, values)
+    return float(work.mean()) + (0.0 if model.is_replayed else float(with_peers.mean())) + added
 
 
 def _rank_spacings(
     model: StepModel, rank: RankModel, rows: Sequence[int], values: Mapping[str, float], held: frozenset[str]
 ) -> Floats:
     """Time of each step of one rank without what it waits for its peers (a replay contains its communication)."""
-    if model.is_replayed:
-        program = model.programs[held][rank.rank] if held in model.programs else rank.program
-        if isinstance(program, Program):
-            consumer: Consumer = training_loop(program, rows, values.get("host_factor", 1.0))
-            found = loaded_steps_us(model, rank, rows, consumer, values) - rank.pause_us
-            found = found - np.resize(_parts_us(model, rank, rows, values), len(found)) if model.parts else found
-            return _repeated(model, rank, rows, found)
+    if model.is_replayed and isinstance(rank.program, Program):
+        program = edited_program(model.run, rank, model.device_edits, held) if model.device_edits else rank.program
+        consumer: Consumer = training_loop(program, rows, values.get("host_factor", 1.0))
+        found = loaded_steps_us(model, rank, rows, consumer, values) - rank.pause_us
+        found = found - np.resize(_parts_us(model, rank, rows, values), len(found)) if model.parts else found
+        return _repeated(model, rank, rows, found)
     removed = values.get("quiet", 0.0) * _logging_us(model, rank)
     own = [
         _without_parts(model, rank, row, with_edits(model, rank.rank, row, _less(rank.own[row], removed), values), values)

@@ -7,18 +7,14 @@ from typing import Final
 
 from perfnb.prediction import Change, Unknown
 
-_COPIES = "timed copies from pageable and from pinned memory on this machine"
 _REPLAY = "a memory snapshot of two steps, to replay its allocations with the setting"
 _PROBE = "both settings trained from one state on the same batches: what it does to the loss is no matter of step time"
-_TRAFFIC = "times of each collective at three or more sizes on these links"
+_STAGES = "each stage's operations, micro-batch by micro-batch, given to perfnb.whatif.pipeline_table.pipeline_replay"
 
 NEEDS: Final = MappingProxyType(
     {
-        "non_blocking": _COPIES,
-        "zero_stage": f"{_TRAFFIC}, and a dry run for the memory",
-        "backend": _TRAFFIC,
-        "parallelism": _TRAFFIC,
-        "pipeline_split": "times of all stages",
+        "parallelism": "a run with the other kind: how it shares work and data is no edit of this run",
+        "pipeline_split": _STAGES,
         "expandable_segments": _REPLAY,
         "roundup_power2_divisions": _REPLAY,
         "memory_fraction": _REPLAY,
@@ -33,14 +29,17 @@ NEEDS: Final = MappingProxyType(
     }
 )
 
+OF_THE_LOSS: Final = ("learning_rate", "warmup_steps", "clip_norm", "decay_steps")
+"""Knobs that take no time of a step, and so may go along with a change that does."""
+
 
 def unmodelled(change: Change) -> Unknown:
     """The answer for a change of a knob without a model.
 
     Examples
     --------
-    >>> unmodelled(Change("pin_memory", False, True)).needs
-    'timed copies from pageable and from pinned memory on this machine'
+    >>> unmodelled(Change("optimizer", "adam", "adafactor")).needs
+    'a dry run with the other optimizer'
     """
     needs = NEEDS.get(change.knob, "a run with the change, compared by verify")
     return Unknown(f"{change}: there is no model of {change.knob} that rests on what this run recorded", needs)
