@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import os
 import pickle
 import struct
-import sys
 import time
 from collections import OrderedDict
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.memory.fuzz import fuzz
 from perfnb.errors import UnsafePickle
 from perfnb.read.memory_snapshot.plain_pickle import Limits, _Locked, load_plain
 
@@ -243,14 +242,7 @@ def test_the_limits_are_named() -> None:
 
 
 def test_damaged_snapshots_end_in_plain_data_or_in_a_refusal() -> None:
-    specification = importlib.util.spec_from_file_location("fuzz_plain_pickle", Path(__file__).with_name("fuzz_plain_pickle.py"))
-    assert specification is not None
-    assert specification.loader is not None
-    fuzz = importlib.util.module_from_spec(specification)
-    sys.modules["fuzz_plain_pickle"] = fuzz  # dataclasses look their module up
-    specification.loader.exec_module(fuzz)
-
-    outcome = fuzz.fuzz(seconds=3)
+    outcome = fuzz(seconds=3)
 
     assert outcome.failures == []
     assert outcome.read > 0

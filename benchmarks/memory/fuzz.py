@@ -1,11 +1,12 @@
 """Damaged snapshots through the loader of plain pickles: plain data or `UnsafePickle`, nothing run, in little memory and time.
 
-python tests/read/fuzz_plain_pickle.py --seconds 60
+python -m benchmarks.memory.fuzz [--seconds 60 | --mutants 300000] [--seed 1]
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import pickle
 import random
@@ -13,6 +14,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ class Outcome:
 
     @property
     def mutants(self) -> int:
+        """Damaged snapshots so far that did what they may."""
         return self.read + self.refused
 
 
@@ -67,22 +70,22 @@ def damaged(seed: bytes, choose: random.Random) -> bytes:
     data = bytearray(seed)
     for _ in range(choose.randint(1, 4)):
         place = choose.randrange(len(data)) if data else 0
-        kind = choose.randrange(5)
-        if kind == 0 and data:
+        kind = choose.choice(("replace", "remove", "insert", "repeat", "cut"))
+        if kind == "replace" and data:
             data[place] = choose.randrange(256)
-        elif kind == 1:
+        elif kind == "remove":
             del data[place : place + choose.randint(1, 8)]
-        elif kind == 2:
+        elif kind == "insert":
             data[place:place] = bytes(choose.randrange(256) for _ in range(choose.randint(1, 6)))
-        elif kind == 3:
+        elif kind == "repeat":
             data[place:place] = data[place : place + choose.randint(1, 40)]
         else:
             del data[place:]
     return bytes(data)
 
 
-def fuzz(seconds: float, seed: int = 1) -> Outcome:
-    """Load damaged snapshots for some time."""
+def fuzz(seconds: float = math.inf, seed: int = 1, mutants: float = math.inf) -> Outcome:
+    """Load damaged snapshots for some time, or so many of them."""
     outcome = Outcome()
     choose = random.Random(seed)
     own = seeds()
@@ -92,7 +95,7 @@ def fuzz(seconds: float, seed: int = 1) -> Outcome:
         os.chdir(folder)
         try:
             until = time.monotonic() + seconds
-            while time.monotonic() < until:
+            while time.monotonic() < until and outcome.mutants + len(outcome.failures) < mutants:
                 _one(damaged(choose.choice(own), choose), outcome)
             outcome.failures += [f"a file appeared: {path}" for path in Path(folder).iterdir()]
         finally:
@@ -131,13 +134,15 @@ def _is_plain(value: Any) -> bool:
     return True
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Fuzz for as long as asked; 1 where something happened that must not."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory.fuzz", description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, help="5 by default where no number of mutants is given")
+    parser.add_argument("--mutants", type=int)
     parser.add_argument("--seed", type=int, default=1)
-    chosen = parser.parse_args()
-    outcome = fuzz(chosen.seconds, chosen.seed)
+    chosen = parser.parse_args(words)
+    seconds = chosen.seconds or (math.inf if chosen.mutants else 5.0)
+    outcome = fuzz(seconds, chosen.seed, chosen.mutants or math.inf)
     sys.stdout.write(
         f"{outcome.mutants:,} damaged snapshots: {outcome.read:,} read as plain data, {outcome.refused:,} refused; slowest "
         f"{outcome.slowest_s:.2f} s, memory grew by {outcome.growth_bytes >> 20} MiB, {len(outcome.failures)} failures\n"
