@@ -9,6 +9,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from perfnb.magics.cell_text import begin_line
 from perfnb.magics.commands import PerfnbMagics
 from perfnb.magics.display import forget_display, register_display
+from perfnb.magics.probing import forget_probe, register_probe
 
 _REGISTERED: Final = PerfnbMagics.__name__
 """Name under which IPython keeps the magics' object."""
@@ -26,6 +27,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     register_display(shell)
     magics = PerfnbMagics(shell)
     shell.register_magics(magics)
+    register_probe(shell)
     shell.events.register("pre_run_cell", magics.watching.before_cell)
     shell.events.register("post_run_cell", magics.after_cell)
     # First of all: the line must be gone before IPython takes it for a magic that is given the whole cell as a text.
@@ -41,6 +43,7 @@ def unload_ipython_extension(shell: InteractiveShell) -> None:
         The running IPython.
     """
     forget_display(shell)
+    forget_probe(shell)
     transforms = shell.input_transformer_manager.cleanup_transforms
     transforms[:] = [each for each in transforms if each is not begin_line]
     magics = shell.magics_manager.registry.pop(_REGISTERED, None)

@@ -10,6 +10,7 @@ import pandas as pd
 from perfnb.findings import Diagnosis
 from perfnb.run import Run
 from perfnb.training.curve import curve_of
+from perfnb.training.probe_result import ProbeResult
 from perfnb.training.statistics import Floats
 
 MOST_POINTS: Final = 300
@@ -79,6 +80,60 @@ def training_events(diagnosis: Diagnosis) -> pd.DataFrame:
     found = diagnosis.training.found if diagnosis.training else ()
     rows = [(each.steps[0], each.detector, each.summary) for each in found if each.steps]
     return pd.DataFrame(rows, columns=["step", "detector", "summary"])
+
+
+def probe_drawing(result: ProbeResult) -> pd.DataFrame:
+    """Losses of a probe's branches, meant over blocks of steps where there are many.
+
+    Parameters
+    ----------
+    result
+        What `perfnb.probe` gave.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per (change, block): change, step (the block's last), loss, verdict. Losses that are not finite are left out.
+    """
+    steps = result.steps[result.steps["finite"]]
+    changes = result.effects["change"].tolist()
+    size = -(-max(len(steps), 1) // (MOST_POINTS * max(2, len(changes)) // 2))
+    blocks = steps.assign(block=steps["step"] // size).groupby(["change", "block"], sort=False, as_index=False)
+    drawn = blocks.agg(step=("step", "max"), loss=("loss", "mean"))[["change", "step", "loss"]]
+    return drawn.merge(result.effects[["change", "verdict"]], on="change", how="left")
+
+
+def probe_table(result: ProbeResult) -> pd.DataFrame:
+    """The branches of a probe in words, for a card or a page.
+
+    Parameters
+    ----------
+    result
+        What `perfnb.probe` gave.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per branch, all texts: change, steps, loss, effect (%), z, chance, gain (80 %), verdict. Empty where not known.
+    """
+
+    def said(value: float, form: str) -> str:
+        return "" if np.isnan(value) else format(value, form)
+
+    rows = [
+        (
+            row["change"],
+            str(row["steps"]),
+            said(row["loss"], ".4g"),
+            said(100.0 * row["effect"], ".0f"),
+            said(row["z"], ".1f"),
+            said(row["chance"], ".2f"),
+            "" if np.isnan(row["gain"]) else f"{row['gain']:.2f} ({row['gain_low']:.2f} to {row['gain_high']:.2f})",
+            row["verdict"],
+        )
+        for row in result.effects.to_dict("records")
+    ]
+    return pd.DataFrame(rows, columns=["change", "steps", "loss", "effect (%)", "z", "chance", "gain (80 %)", "verdict"])
 
 
 def _running_median(values: Floats) -> Floats:

@@ -11,7 +11,7 @@ from perfnb.training.statistics import Floats
 
 def mean_over_ranks(losses: list[float]) -> Floats:
     """Losses of some steps, meant over all ranks; one rank's NaN is everyone's."""
-    if not _is_distributed():
+    if not is_distributed():
         return np.array(losses, dtype=np.float64)
     values = _reduced(losses)
     return np.array([float(each) for each in values], dtype=np.float64)
@@ -19,10 +19,11 @@ def mean_over_ranks(losses: list[float]) -> Floats:
 
 def agreed(*, is_so: bool) -> bool:
     """Whether it is so on any rank."""
-    return bool(_reduced([float(is_so)])[0] > 0) if _is_distributed() else is_so
+    return bool(_reduced([float(is_so)])[0] > 0) if is_distributed() else is_so
 
 
-def _is_distributed() -> bool:
+def is_distributed() -> bool:
+    """Whether this process is one of several ranks."""
     import torch.distributed as dist  # noqa: PLC0415 - only where it is used
 
     return bool(dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)

@@ -61,7 +61,7 @@ class Branch:
         return bool(np.isfinite(self.losses).all())
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ProbeResult:
     """What a probe showed.
 
@@ -127,7 +127,7 @@ class ProbeResult:
         clear = others[others["verdict"].eq("better") & (base["loss"] - others["loss"]).ge(MARGIN * abs(base["loss"]))]
         return None if clear.empty else clear.iloc[int(clear["loss"].argmin())]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         """What the probe says, in a few sentences."""
         return "\n".join(self.sentences)
 

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from perfnb.bootstrap import resamples
 from perfnb.detector import Unmeasured, detector
+from perfnb.prediction import Unknown
 from perfnb.training.curve import curve_of, evidence
 from perfnb.training.examples import curve_example, decay
-from perfnb.training.statistics import Floats
-
-_BAND: Final = 10.0
-_WINDOWS: Final = 3
-_FEWEST: Final = 8
-_SHARE_OF_RUN: Final = 0.01
-_MANY: Final = 8  # micro-batches from which fewer samples suffice
-_SAMPLES: Final = (20.0, 10.0)  # batches' samples over the noise scale: of fewer micro-batches, of many
-_WIDEST: Final = 4.0
-_INTERVAL: Final = (0.1, 0.9)
-_DRAWS: Final = 200
+from perfnb.training.noise_scale import BAND, WINDOWS, known_steps, last_windows
 
 
 def _squares(noise_scale: float, batch: float = 64.0, parts: int = 8, steps: int = 90) -> dict[str, Any]:
@@ -44,7 +35,7 @@ def _squares(noise_scale: float, batch: float = 64.0, parts: int = 8, steps: int
     injected_by="nothing yet: two tasks are suggestive at most",
     source="McCandlish et al. (2018), Large-Batch Training; a factor 10, since B_simple was 4 times off on two tasks",
     not_to_confuse_with=("loss_plateau",),
-    flag_above=_BAND,
+    flag_above=BAND,
     recorded_only_when="runs at several batch sizes to one loss are there",
     examples=(
         curve_example("64 samples, a scale of 1,000: too small", decay(900), fires=True, **_squares(1_000.0, steps=900)),
@@ -66,69 +57,28 @@ def batch_off_noise_scale(training: pd.DataFrame, config: Mapping[str, Any]) -> 
     measured.
     """
     curve = curve_of(training, config)
-    steps = _of_steps(training)
-    fewest = max(_FEWEST, int(_SHARE_OF_RUN * (curve.planned_steps or 0)))
-    if len(steps) < _WINDOWS * fewest:
-        message = (
-            f"{_WINDOWS * fewest} steps with the squares of micro-batch gradients are needed, here are {len(steps)}: they "
-            "take two micro-batches, or two ranks"
-        )
-        raise Unmeasured(message)
-    length = fewest
-    while _WINDOWS * length <= len(steps):
-        windows = [steps[len(steps) - (back + 1) * length : len(steps) - back * length] for back in reversed(range(_WINDOWS))]
-        told = [_scale(window) for window in windows]
-        if all(scale is not None for scale in told):
-            break
-        length *= 2
-    else:
-        message = (
-            f"the noise scale is not known from {len(steps)} steps: each of {_WINDOWS} windows has to hold 10 to 20 times as "
-            "many samples as it, and an interval within a factor 4"
-        )
-        raise Unmeasured(message)
-    ends = np.searchsorted(curve.steps, [int(window[-1, 0]) for window in windows])
-    batch = np.array([float(np.median(window[:, 1])) for window in windows])
-    middle, low, high = (np.array([scale[place] for scale in told if scale]) for place in range(3))
-    is_small, is_large = bool((low > _BAND * batch).all()), bool((high < batch / _BAND).all())
-    off = np.maximum(batch / middle, middle / batch)
-    side = "clearly too small" if is_small else "clearly too large" if is_large else "within the band"
-    words = (
-        f"The batch of {batch[-1]:.4g} samples is {side}: the gradient noise scale is {middle[-1]:.3g} ({low[-1]:.3g} to "
-        f"{high[-1]:.3g}) over the last {length} steps; not validated under Adam or batch norm"
-    )
-    fires = np.array([False, False, is_small or is_large])
+    steps = known_steps(training)
+    found = last_windows(steps, curve.planned_steps)
+    if isinstance(found, Unknown):
+        raise Unmeasured(found.reason)
+    told, length = found
+    ends = np.searchsorted(curve.steps, [int(steps[len(steps) - back * length - 1, 0]) for back in reversed(range(WINDOWS))])
+    middle, low, high, batch = (np.array([getattr(each, name) for each in told]) for name in ("value", "low", "high", "batch"))
+    sides = {each.side for each in told}
+    side = sides.pop() if len(sides) == 1 else "within the band"
+    words = replace(told[-1], steps=length).sentence
+    if side == "within the band":
+        words = words.replace(told[-1].side, side)
+    fires = np.array([False, False, side != "within the band"])
     return evidence(
-        curve, ends, off, _BAND, fires=fires, noise_scale=middle, low=low, high=high, is_small=is_small, symptom=words
+        curve,
+        ends,
+        np.maximum(batch / middle, middle / batch),
+        BAND,
+        fires=fires,
+        noise_scale=middle,
+        low=low,
+        high=high,
+        is_small=side == "clearly too small",
+        symptom=words,
     )
-
-
-def _of_steps(training: pd.DataFrame) -> Floats:
-    """Step, samples, micro-batches, mean square of their gradients and square of the whole, of steps that know them all."""
-    columns = ["batch_size", "micro_batches", "micro_gradient_square", "gradient_square"]
-    known = training.dropna(subset=columns)
-    known = known[~known["skipped"].fillna(value=False).astype(bool)].drop_duplicates(["rank", "step"], keep="last")
-    by_step = known.groupby("step", sort=True).agg(
-        batch_size=("batch_size", "sum"),
-        micro_batches=("micro_batches", "sum"),
-        micro_gradient_square=("micro_gradient_square", "mean"),
-        gradient_square=("gradient_square", "mean"),
-    )
-    values: Floats = by_step.astype("float64").reset_index().to_numpy(dtype=np.float64)
-    return values[np.isfinite(values).all(axis=1) & (values[:, 2] > 1) & (values[:, 1] > 0)]
-
-
-def _scale(window: Floats) -> tuple[float, float, float] | None:
-    """Noise scale of a window with its 80 % interval; None where the window does not allow to speak."""
-    _, batch, parts, micro, whole = window.T
-    part = batch / parts
-    signal = (batch * whole - part * micro) / (batch - part)
-    noise = (micro - whole) / (1.0 / part - 1.0 / batch)
-    rows = resamples(len(window), _DRAWS)
-    drawn = noise[rows].mean(axis=1) / signal[rows].mean(axis=1)
-    middle = float(noise.mean() / signal.mean())
-    if not (middle > 0 and (drawn > 0).all() and np.isfinite(drawn).all()):
-        return None
-    low, high = (float(end) for end in np.quantile(drawn, _INTERVAL))
-    needed = _SAMPLES[int(np.median(parts) >= _MANY)] * middle
-    return (middle, low, high) if batch.sum() >= needed and high < _WIDEST * low else None
