@@ -25,28 +25,37 @@ _COUNTERS: Final = ("num_alloc_retries", "num_ooms", "num_device_alloc", "num_de
 class AllocatorCollector:
     """Rows of the table `allocator`, without their step, in the order of `perfnb.record.rows.COLUMNS`.
 
-    Peaks are running maxima: resetting them would spoil the user's own readings. Not validated on a GPU.
+    Peaks are running maxima unless they are reset, which would spoil the user's own readings. Not validated on a GPU.
+
+    Parameters
+    ----------
+    reset_peaks
+        Whether each look begins new peaks, so that they are those of one step; then there is a look at every step.
     """
 
-    def __init__(self) -> None:
-        self._last_ns = 0
+    def __init__(self, *, reset_peaks: bool = False) -> None:
+        self._last_ns, self._resets = 0, reset_peaks
+        self._was_reset: set[int] = set()
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
-        """One row per device that this process uses; none within 0.1 s of the last ones."""
+        """One row per device that this process uses; none within 0.1 s of the last ones, except where peaks are reset."""
         import torch  # noqa: PLC0415 - torch only where it is used
 
         now = time.perf_counter_ns()
-        if now - self._last_ns < SHORTEST_PAUSE_NS:
+        if now - self._last_ns < SHORTEST_PAUSE_NS and not self._resets:
             return
         self._last_ns = now
         for device in range(torch.cuda.device_count()):
             told = torch.cuda.memory_stats_as_nested_dict(device)
-            row = row_of(told, device, now)
+            row = row_of(told, device, now, peaks_are_per_step=device in self._was_reset)
             if row is not None:
                 yield row
+                if self._resets:
+                    torch.cuda.reset_peak_memory_stats(device)
+                    self._was_reset.add(device)
 
 
-def row_of(told: dict[str, Any], device: int, now_ns: int) -> tuple[Any, ...] | None:
+def row_of(told: dict[str, Any], device: int, now_ns: int, *, peaks_are_per_step: bool = False) -> tuple[Any, ...] | None:
     """A row of what `torch.cuda.memory_stats_as_nested_dict` tells; None for a device that this process never used.
 
     Examples
@@ -57,4 +66,4 @@ def row_of(told: dict[str, Any], device: int, now_ns: int) -> tuple[Any, ...] | 
     sizes = [told.get(name, {}).get("all", {}).get(moment) for name, moment in _SIZES]
     if not told.get("reserved_bytes", {}).get("all", {}).get("peak"):
         return None
-    return (device, now_ns, *sizes, False, *(told.get(name) for name in _COUNTERS))
+    return (device, now_ns, *sizes, peaks_are_per_step, *(told.get(name) for name in _COUNTERS))

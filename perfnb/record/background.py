@@ -61,7 +61,9 @@ class Background:
         Steps that ended.
     """
 
-    def __init__(self, marks: Marks, watch: Watch, *, gpu_interval_s: float, host_interval_s: float) -> None:
+    def __init__(
+        self, marks: Marks, watch: Watch, *, gpu_interval_s: float, host_interval_s: float, reset_peaks: bool = False
+    ) -> None:
         self._marks, self._watch = marks, watch
         self._host = HostCollector(threading.get_native_id(), interval_s=host_interval_s)
         self._gpu = GpuCollector(interval_s=gpu_interval_s)
@@ -70,6 +72,7 @@ class Background:
         self._fold, self._values, self._events = PhaseFold(), LateValues(), DeviceEvents()
         self._pauses = Pauses()
         self._allocator: AllocatorCollector | None = None
+        self._resets_peaks = reset_peaks
         self._window: Window | None = None
         self._sink: Sink | None = None
         self._sampler: Sampler | None = None
@@ -219,7 +222,7 @@ class Background:
             return
         self._watch.seen.update(seen_of_torch(torch))
         if self._allocator is None and torch.cuda.is_initialized():
-            self._allocator = AllocatorCollector()
+            self._allocator = AllocatorCollector(reset_peaks=self._resets_peaks)
             self._parts = [*self._parts, (1, self._ask_allocator, "allocator", None)]
             self._watch.seen["device"] = "cuda"
             self._marks.with_events(self._events.take)

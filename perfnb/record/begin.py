@@ -21,6 +21,7 @@ def record(
     hooks: bool = True,
     gpu_interval_s: float = 1.0,
     host_interval_s: float = 0.1,
+    reset_peaks: bool = False,
 ) -> Recorder:
     """Recorder of the training inside a `with`: steps and their phases, GPU, host and workers, loss and learning rate.
 
@@ -43,6 +44,9 @@ def record(
         Whether torch's hooks are used; without them steps and phases are those marked by hand.
     gpu_interval_s, host_interval_s
         Pauses between samples of the GPUs and of the host.
+    reset_peaks
+        Whether torch's peaks of a GPU's memory are reset at the end of each step, so that each step has its own; your own
+        readings of `torch.cuda.max_memory_allocated()` are those of the last step then.
 
     Returns
     -------
@@ -78,4 +82,5 @@ def record(
         hooks=hooks,
         gpu_interval_s=gpu_interval_s,
         host_interval_s=host_interval_s,
+        reset_peaks=reset_peaks,
     )

@@ -82,6 +82,7 @@ class Recorder(LoopMarks):
         hooks: bool = True,
         gpu_interval_s: float = 1.0,
         host_interval_s: float = 0.1,
+        reset_peaks: bool = False,
         yields: bool = False,
         keep_rows: int | None = None,
     ) -> None:
@@ -93,7 +94,7 @@ class Recorder(LoopMarks):
         self._trace = trace
         self._overwrite = overwrite
         self._hooks = hooks
-        self._intervals_s = (gpu_interval_s, host_interval_s)
+        self._intervals_s, self._resets_peaks = (gpu_interval_s, host_interval_s), reset_peaks
         self._sink: MemorySink | FolderSink | None = None
         self._marks: Marks | None = None
         self._watch: Watch | None = None
@@ -200,7 +201,13 @@ class Recorder(LoopMarks):
         marks = Marks()
         try:
             watch = Watch(marks, self._at_edge)
-            background = Background(marks, watch, gpu_interval_s=self._intervals_s[0], host_interval_s=self._intervals_s[1])
+            background = Background(
+                marks,
+                watch,
+                gpu_interval_s=self._intervals_s[0],
+                host_interval_s=self._intervals_s[1],
+                reset_peaks=self._resets_peaks,
+            )
             told = header(self._config, background.devices, background.cpu_capacity)
             self._sink = (
                 MemorySink(told, self.keep_rows)
