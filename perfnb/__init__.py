@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from perfnb.read.metrics import read_metrics
     from perfnb.read.run_folder import read_run
     from perfnb.read.training_log import read_training_log
+    from perfnb.record.allocator_history import record_allocations
     from perfnb.record.begin import record
     from perfnb.record.loader_probe import probe_dataset
     from perfnb.record.machine_probe import probe_machine
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
     from perfnb.training.suggest import suggest_hyperparameters
     from perfnb.verify import Outcome, verify
     from perfnb.whatif.critical_path import critical_path, critical_path_summary
-    from perfnb.whatif.dry_run import MeasuredPeak, predict_memory
+    from perfnb.whatif.dry_run import MeasuredPeak, MemoryModel, predict_memory
+    from perfnb.whatif.dry_run_checkpoints import checkpoint_candidates
+    from perfnb.whatif.memory_fit import largest_batch
     from perfnb.whatif.scaled_path import critical_path_bounds, least_step_us
     from perfnb.whatif.step_model import predict
 
@@ -56,6 +59,7 @@ __all__ = [
     "Finding",
     "Machine",
     "MeasuredPeak",
+    "MemoryModel",
     "NotMeasured",
     "Outcome",
     "PerformanceOptimizer",
@@ -75,6 +79,7 @@ __all__ = [
     "as_config",
     "bottleneck_panel",
     "breakdown_chart",
+    "checkpoint_candidates",
     "compare_panel",
     "critical_path",
     "critical_path_bounds",
@@ -83,6 +88,7 @@ __all__ = [
     "diagnose",
     "findings_chart",
     "impact_chart",
+    "largest_batch",
     "least_step_us",
     "load_ipython_extension",
     "monitor_panel",
@@ -100,6 +106,7 @@ __all__ = [
     "read_trace",
     "read_training_log",
     "record",
+    "record_allocations",
     "report",
     "step",
     "step_ledger",
@@ -121,6 +128,7 @@ _PLACES: Final = MappingProxyType(
         "Finding": "perfnb.findings",
         "Machine": "perfnb.run",
         "MeasuredPeak": "perfnb.whatif.dry_run",
+        "MemoryModel": "perfnb.whatif.dry_run",
         "NotMeasured": "perfnb.findings",
         "Outcome": "perfnb.verify",
         "PerformanceOptimizer": "perfnb.performance_optimizer",
@@ -139,6 +147,7 @@ _PLACES: Final = MappingProxyType(
         "as_config": "perfnb.config.as_config",
         "bottleneck_panel": "perfnb.panels",
         "breakdown_chart": "perfnb.charts",
+        "checkpoint_candidates": "perfnb.whatif.dry_run_checkpoints",
         "compare_panel": "perfnb.panels",
         "critical_path": "perfnb.whatif.critical_path",
         "critical_path_bounds": "perfnb.whatif.scaled_path",
@@ -147,6 +156,7 @@ _PLACES: Final = MappingProxyType(
         "diagnose": "perfnb.diagnose",
         "findings_chart": "perfnb.charts",
         "impact_chart": "perfnb.charts",
+        "largest_batch": "perfnb.whatif.memory_fit",
         "least_step_us": "perfnb.whatif.scaled_path",
         "load_ipython_extension": "perfnb.magics",
         "monitor_panel": "perfnb.panels",
@@ -164,6 +174,7 @@ _PLACES: Final = MappingProxyType(
         "read_trace": "perfnb.read.kineto:read_kineto",
         "read_training_log": "perfnb.read.training_log",
         "record": "perfnb.record.begin",
+        "record_allocations": "perfnb.record.allocator_history",
         "report": "perfnb.report_file",
         "step": "perfnb.record.recorder",
         "step_ledger": "perfnb.ledger",
