@@ -6,13 +6,13 @@ Stored format (`benchmarks.prediction.stored`). One file per pair, ``<pair id>.j
 format     1
 case       fields of `PairCase`
 config     the config of the training before the change, as perfnb was given it
-row        the row of the accuracy ledger (`perfnb.outcomes.rows.COLUMNS`): the prediction, written and hashed before the
-           first run after the change, and what was found
+line       the prediction's line of the accuracy ledger, sealed by its SHA-256 before the first run with the change began
+row        the row of the accuracy ledger (`perfnb.outcomes.rows.COLUMNS`): the prediction and what was found
 before     the recorded run before the change, one recording per rank (`benchmarks.detection.storage`)
 probes     fields of `benchmarks.prediction.probing.Probes`: what perfnb's probes measured before the prediction
 earlier    batch size to the recordings of a run at that size, made before the prediction; of changes of the batch size
-blocks     in the order in which they ran: {"side", "step_us": whole microseconds of each steady step, "pressure",
-           "foreign_cores"}
+blocks     in the order in which they ran: {"side", "began_at": UTC, "step_us": whole microseconds of each steady step,
+           "pressure", "foreign_cores", "seconds"}
 idle       {"pressure", "foreign_cores", "seconds"} while nothing of ours ran, just before the run before
 around     the same during the run before
 needs      of a refusal: what would answer the question

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,7 +75,7 @@ def measure(case: PairCase, place: Path, out: Path, *, rounds: int = ROUNDS, ste
     number = record_prediction(
         run, answer, changes, config=before, workload=case.workload, shadow_after=shadow_after, folder=ledger
     )
-    _write_prediction(out / f"{case.id}{PREDICTED}", ledger)
+    line = _written(out / f"{case.id}{PREDICTED}", ledger)
     sides, blocks = _blocks(case, {"before": before, "after": after}, place, rounds, steps)
     outcome = verify(answer, sides["before"], sides["after"], configs=(before, after), paired=True)
     record_outcome(number, outcome, folder=ledger)
@@ -85,6 +85,7 @@ def measure(case: PairCase, place: Path, out: Path, *, rounds: int = ROUNDS, ste
         "case": case.as_json(),
         "config": before,
         "row": {name: _plain(value) for name, value in row.items()},
+        "line": line,
         "needs": answer.needs if isinstance(answer, Unknown) else "",
         "before": packed_folder(place / "before" / "run"),
         "around": _told(around),
@@ -114,18 +115,20 @@ def _blocks(
     for number in range(rounds):
         order = list(configs) if number % 2 == 0 else list(reversed(configs))
         for side in order:
+            began = datetime.now(tz=UTC).isoformat(timespec="milliseconds")
             run, around = run_trial(Trial(case, configs[side], steps), place / side)
             runs[side].append(replace(run, config={}))
             times = np.rint(step_durations(run)).astype(int).tolist()
-            blocks.append({"side": side, "step_us": times, **_told(around)})
+            blocks.append({"side": side, "began_at": began, "step_us": times, **_told(around)})
     return runs, blocks
 
 
-def _write_prediction(path: Path, ledger: Path) -> None:
-    """The row of the ledger as it was written, and the digest of its file: nothing of the change has run yet."""
+def _written(path: Path, ledger: Path) -> dict[str, Any]:
+    """The sealed line of the ledger, on the disk beside what will be stored: nothing of the change has run yet."""
     lines = b"".join(each.read_bytes() for each in sorted(ledger.glob("*.jsonl")))
-    told = {"sha256_of_the_line": hashlib.sha256(lines).hexdigest(), "line": json.loads(lines)}
-    write_whole(path, json.dumps(told, indent=1).encode())
+    line: dict[str, Any] = json.loads(lines)
+    write_whole(path, lines)
+    return line
 
 
 def _told(around: Around) -> dict[str, float]:
