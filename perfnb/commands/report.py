@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 from perfnb.commands.options import add_config, add_paths, config_home
 from perfnb.read.any_run import read_any
-from perfnb.report_content import reported
-from perfnb.report_file import writer_of
 
 if TYPE_CHECKING:
     from perfnb.commands.known import Subparsers
@@ -46,6 +44,9 @@ def answer(options: argparse.Namespace) -> str:
     str
         One sentence.
     """
+    from perfnb.report_content import reported  # noqa: PLC0415 - other commands run where no library of charts is installed
+    from perfnb.report_file import writer_of  # noqa: PLC0415 - as above
+
     writer = writer_of(options.output)
     run = read_any(*options.path)
     told = reported(run, config_home(options.config, options.path[0], run.config))
