@@ -14,9 +14,10 @@ from tqdm.auto import tqdm
 
 from perfnb.errors import RecordingError
 from perfnb.record.header import rank_and_world_size
+from perfnb.record.host_files import storage_and_calls
 from perfnb.record.loader_probe_quiet import Load, LoadMeter, wait_until_quiet
 from perfnb.record.loader_probe_result import PREFIX, PROBE, LoaderProbe, NotProbed
-from perfnb.record.loader_probe_samples import Timed, is_iterable, tensors_of, time_batches
+from perfnb.record.loader_probe_samples import Timed, alike, is_iterable, tensors_of, time_batches
 from perfnb.record.loader_probe_states import kept_states
 from perfnb.record.loader_probe_workers import worker_costs
 from perfnb.tables import conform
@@ -103,11 +104,14 @@ def probe_dataset(
     owners = (loader, loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None), loader.dataset)
     with kept_states(*owners):
         with tqdm(total=longest_s, desc="timing samples", bar_format=_BAR, leave=False, disable=not progress) as bar:
+            read = _storage_bytes()
             timed = time_batches(loader, longest_s=longest_s, half_width=half_width, told=_shown(bar))
         during = meter.read()
         if not timed.batch_us:
             return NotProbed("the loader gave fewer than two batches of fresh samples, and the first one only warms up")
+        stored = (_storage_bytes() - read) / (len(timed.batch_us) + 1)  # the first batch warms up and reads too
         constants, notes = _constants(loader, timed, progress=progress)
+        constants |= _about_samples(loader, timed) | ({"storage_bytes": stored} if math.isfinite(stored) else {})
     constants |= _about(loader, before, during)
     return LoaderProbe(
         _table(timed),
@@ -176,6 +180,28 @@ def _about(loader: Any, before: Load, during: Load) -> dict[str, float]:
         "pressure_cpu_share": max(before.pressure_share, during.pressure_share),
     }
     return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _about_samples(loader: Any, timed: Timed) -> dict[str, float]:
+    """Size of all samples of the dataset, and whether one that is read twice differs; what cannot be told is left out."""
+    if timed.rows[0][1] != "sample" or is_iterable(loader.dataset):
+        return {}
+    sizes = [size for _, part, _, _, size in timed.rows if part == "sample"]
+    again = [loader.dataset[timed.last_index] for _ in range(2)]
+    found = {"is_random": float(not alike(*again))}
+    try:
+        found["set_bytes"] = len(loader.dataset) * math.fsum(sizes) / len(sizes)
+    except (TypeError, NotImplementedError):  # a dataset without a length, asked by a sampler of its own
+        return found
+    return found
+
+
+def _storage_bytes() -> float:
+    """Bytes that this process has read from storage; NaN where the system does not tell."""
+    try:
+        return float(storage_and_calls(Path("/proc/self/io").read_bytes())[0])
+    except (OSError, IndexError, ValueError):
+        return math.nan
 
 
 def _shared_bytes() -> float:

@@ -210,6 +210,22 @@ def _key(index: Any) -> Any:
     return repr(value) if isinstance(value, list | dict | set) else value
 
 
+def alike(one: Any, other: Any) -> bool:
+    """Whether two samples hold the same numbers; what is neither tensor nor array counts as its text.
+
+    Examples
+    --------
+    >>> alike((np.zeros(2), 1), (np.zeros(2), 1)), alike([np.zeros(2)], [np.ones(2)])
+    (True, False)
+    """
+    first, second = tensors_of(one), tensors_of(other)
+    if [(type(each), each.shape) for each in first] != [(type(each), each.shape) for each in second]:
+        return False
+    if first:
+        return all(bool((a == b).all()) for a, b in zip(first, second, strict=True))
+    return repr(one) == repr(other)
+
+
 def tensors_of(value: Any, depth: int = _DEEPEST) -> list[Any]:
     """Tensors and arrays in a sample or a batch, as deep as those nest."""
     if hasattr(value, "untyped_storage") or isinstance(value, np.ndarray):

@@ -24,6 +24,8 @@ def seen_of_loader(loader: Any) -> dict[str, Any]:
         seen["batch_size"] = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
     with contextlib.suppress(AttributeError, TypeError, NotImplementedError):  # an iterable dataset has no length
         seen["dataset_size"] = len(loader.dataset)
+    if getattr(loader, "_dataset_kind", 0) == 1:  # torch.utils.data.dataloader._DatasetKind.Iterable
+        seen["dataset_is_iterable"] = True
     return {name: value for name, value in seen.items() if value is not None}
 
 

@@ -39,8 +39,8 @@ class Foreign(NamedTuple):
 def foreign_load(run: Run) -> Foreign | None:
     """The load by others; None where the run does not tell.
 
-    Busy cores of the host less those of the job's own processes and their workers. Runs under a quota do not tell: how many
-    cores the host has then is not in the run. The same holds for jobs over several hosts.
+    Busy share of the host times the cores of the job, less what the job's own processes and their workers used. On a host with
+    more cores than the job may use this is the least that others took of the job's own. Jobs over several hosts do not tell.
     """
     if run not in _found:
         _found[run] = _load(run)
@@ -63,7 +63,7 @@ def foreign_threads(run: Run, ranks: int) -> float | Unknown:
 
 def _load(run: Run) -> Foreign | None:
     samples, cores = run.host_samples, run.machine.cpu_capacity
-    if samples.empty or not cores or samples["cgroup_cpu_limit"].notna().any() or samples["host"].nunique() > 1:
+    if samples.empty or not cores or samples["host"].nunique() > 1:
         return None
     steps = steady_steps(run)
     low, high = float(steps["start_us"].min()), float((steps["start_us"] + steps["duration_us"]).max())

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from perfnb.prediction import Change, Unknown
-from perfnb.whatif.loader_probed import DISK_WAIT_SHARE, NEEDS_PROBE, ProbedLoader, probed_loader
-from perfnb.whatif.loader_simulation import DEFAULT_PREFETCH
+from perfnb.whatif.loader_epochs import starts_per_step
+from perfnb.whatif.loader_probed import DISK_WAIT_SHARE, NEEDS_PROBE
+from perfnb.whatif.loader_settings import DEFAULT_PREFETCH
 from perfnb.whatif.loader_sources import LOADER_ERROR, with_batches, worker_texts
 from perfnb.whatif.transform import transform
 from perfnb.whatif.uncertainty import Estimate
@@ -80,43 +81,29 @@ def in_order(model: StepModel, change: Change) -> StepModel | Unknown:
 
 @transform("persistent_workers", model="loader_queue", error=LOADER_ERROR, needs=("steps",))
 def persistent_workers(model: StepModel, change: Change) -> StepModel | Unknown:
-    """Workers that outlive an epoch: the steady step, which holds no start of an epoch, stays as it is."""
+    """Workers that outlive an epoch: what starting them takes, at every start of an epoch among the steady steps."""
     edited = replace(model, persistent_workers=bool(change.after))
-    probe = probed_loader(model.run, is_shadow=model.is_shadow)
-    start = _start_us(probe) if isinstance(probe, ProbedLoader) else None
-    if start is not None:
-        fork, init = start
-        text = (
-            "starting the workers is not part of a steady step: at each epoch it takes "
-            f"{fork / 1e3:.0f} ms per worker, then {init / 1e3:.0f} ms to a worker's first batch; persistent workers pay once"
-        )
-        return edited.with_error("loader_queue", 0.0, text)
-    if model.recorded_workers:
+    if not model.recorded_workers:
+        text = "of the steady steps only those that begin an epoch tell of it; the run does not say which those are"
+        return edited.with_error("loader_queue", LOADER_ERROR, *([] if starts_per_step(model) else [text]))
+    epochs = model.run.steps["epoch"].dropna().nunique()
+    if epochs == 1:
+        return Unknown("the run has one epoch, so its workers start once", "a run over three or more epochs")
+    if not starts_per_step(model):
         reason = "what it saves is the start of the workers at each epoch, and the steady steps hold no such start"
-        return Unknown(reason, f"{NEEDS_PROBE}, which times how long a worker takes to start")
-    text = "starting the workers, at the first epoch or at each, is not part of a steady step"
-    return edited.with_error("loader_queue", LOADER_ERROR, text)
-
-
-def epoch_start_us(probe: ProbedLoader, workers: int) -> float | None:
-    """Time from the start of an epoch to its first batch where workers are started then; None where the probe started none.
-
-    Workers are forked one after the other, then each starts up and makes its first batch: fork x workers + init + a batch
-    (whatif contract, section 4.1).
-    """
-    start = _start_us(probe)
-    return None if start is None else start[0] * workers + start[1] + probe.batch_us
+        return Unknown(reason, "a run over three or more epochs")
+    loaded = with_batches(edited)
+    if isinstance(loaded, Unknown):
+        return loaded
+    if "fork_us" not in loaded.loader.costs:
+        return Unknown("the probe could start no worker, so what starting them takes is not known", NEEDS_PROBE)
+    return loaded.with_error("loader_queue", LOADER_ERROR, *worker_texts(loaded))
 
 
 def _no_limit(model: StepModel) -> str:
     """A sentence where the loop waits for its loader less than a hundredth of the step; else empty."""
     share = model.measured.loading_share
     return f"the loader does not limit the step: it waits for {share:.1%} of it" if share < SMALLEST_LOADING_SHARE else ""
-
-
-def _start_us(probe: ProbedLoader) -> tuple[float, float] | None:
-    known = probe.constants
-    return (known["fork_us"], known["init_us"]) if {"fork_us", "init_us"} <= set(known) else None
 
 
 def _only_a_mean(model: StepModel) -> Unknown | None:

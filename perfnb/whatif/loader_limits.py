@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from perfnb.prediction import Unknown
-from perfnb.whatif.loader_simulation import DEFAULT_PREFETCH
+from perfnb.whatif.loader_settings import DEFAULT_PREFETCH
 
 if TYPE_CHECKING:
     from perfnb.whatif.model import StepModel

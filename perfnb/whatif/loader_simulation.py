@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfnb.bootstrap import resamples
+from perfnb.whatif.loader_epochs import epoch_start_us
 from perfnb.whatif.loader_queue import Consumer, Phases, steady_spacings_us
+from perfnb.whatif.loader_settings import DEFAULT_PREFETCH
 from perfnb.whatif.rank_model import RankModel, Time
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-DEFAULT_PREFETCH: Final = 2  # torch.utils.data.DataLoader: prefetch_factor is 2 by default where num_workers > 0
+_COSTS: Final = ("put_us", "get_us", "pin_us", "fork_us", "init_us")
 
 MOST_PROBED: Final = 256
 """Batches of a probe that one simulation runs through, scaled to the mean of all; a choice: a slider's answer stays quick."""
@@ -56,7 +58,7 @@ def loaded_steps_us(
             counts = [loader.micro_batches] * len(counts)
             consumer = [_part(step, loader.micro_batches) for step in consumer for _ in range(loader.micro_batches)]
         batches = _probed_batches(source, sum(counts), rows, _factor(model, rank))
-    constants = {name: _constant(model, name, values) for name in ("put_us", "get_us", "pin_us")}
+    constants = {name: _constant(model, name, values) for name in _COSTS}
     if workers and constants["put_us"]:
         batches = [(*batch, ("cpu", constants["put_us"])) for batch in batches]
     spacings = steady_spacings_us(
@@ -74,6 +76,8 @@ def loaded_steps_us(
     starts = [0, *accumulate(counts)][:-1]
     rounds = np.array(spacings).reshape(-1, sum(counts))
     per_step: Floats = np.add.reduceat(rounds, starts, axis=1).ravel()
+    if workers and loader.starts_per_step:
+        per_step = per_step + loader.starts_per_step * epoch_start_us(model, rank, values, constants)
     return per_step
 
 
@@ -146,5 +150,4 @@ def _constant(model: StepModel, name: str, values: Mapping[str, float]) -> float
     """A constant of the worker: the estimate that a change brought in, else the probe's, which the unchanged model has too."""
     if name in values:
         return values[name]
-    probe = model.loader.probe or model.loader.moved
-    return probe.constants.get(name, 0.0) if probe is not None else 0.0
+    return model.loader.costs.get(name, 0.0)

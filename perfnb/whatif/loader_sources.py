@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from perfnb.prediction import Unknown
+from perfnb.whatif.loader_epochs import START, START_FACTOR, starts_per_step
 from perfnb.whatif.loader_foreign import FOREIGN_ERROR, foreign_threads
 from perfnb.whatif.loader_probed import NEEDS_PROBE, ProbedLoader, has_probe, probed_loader, unlike
 from perfnb.whatif.step_simulation import replay_problem
@@ -51,6 +52,9 @@ def with_batches(model: StepModel) -> StepModel | Unknown:
         if isinstance(fitted, Unknown):
             return fitted
         model = fitted
+    starts = starts_per_step(model)
+    if starts and "fork_us" in model.loader.costs:
+        model = replace(model, loader=replace(model.loader, starts_per_step=starts)).with_estimates(**{START: START_FACTOR})
     if foreign:
         model = replace(model, loader=replace(model.loader, foreign=foreign))
         model = model.with_error("loader_queue", FOREIGN_ERROR, f"{foreign:.1f} threads of others run beside it all the time")
@@ -67,6 +71,8 @@ def worker_texts(model: StepModel) -> tuple[str, ...]:
     ]
     if not probed:
         texts.append("memory is not checked")
+    if starts_per_step(model) and not model.loader.starts_per_step:
+        texts.append("what starting the workers takes at each epoch is left out: only a probe of the dataset tells")
     if model.cores == float("inf"):
         texts.append("a core for each worker and for the loop: the run does not say how many there are")
     if len(model.measured.ranks) > 1:

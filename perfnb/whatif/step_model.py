@@ -11,7 +11,7 @@ from perfnb.config.mapping import has_knob, value_of
 from perfnb.prediction import Change, Prediction, Unknown
 from perfnb.run import Run
 from perfnb.whatif.loader_limits import within_limits
-from perfnb.whatif.loader_simulation import DEFAULT_PREFETCH
+from perfnb.whatif.loader_settings import DEFAULT_PREFETCH
 from perfnb.whatif.model import StepModel
 from perfnb.whatif.step_simulation import half_widths, replay_problem, simulated_step_us
 from perfnb.whatif.transform import Transform, transforms
