@@ -1,4 +1,4 @@
-"""Command line of the prediction benchmark: ``python -m benchmarks.prediction run|score|page|quick|pairs``."""
+"""Command line of the prediction benchmark: ``python -m benchmarks.prediction run|score|again|page|quick``."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scoring = commands.add_parser("score", help="print the headline table of stored pairs")
     scoring.add_argument("folder", type=Path, nargs="?", default=STORED)
     scoring.add_argument("--write", action="store_true", help="write the table, docs/accuracy.md and perfnb/outcomes.csv too")
+    anew = commands.add_parser("again", help="predict stored pairs anew with the models as they are now, and print the errors")
+    anew.add_argument("folder", type=Path, nargs="?", default=STORED / "development")
     commands.add_parser("page", help="render docs/accuracy.md from the stored table")
     quick = commands.add_parser("quick", help="a few pairs live, in two minutes: their errors are printed, nothing is stored")
     quick.add_argument("--out", type=Path, required=True)
@@ -57,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(done < len(wanted))
     if told.command == "page":
         return _page()
+    if told.command == "again":
+        return _again(told.folder)
     print(scored(told.folder, write=told.write))
     return 0
 
@@ -78,6 +82,14 @@ def scored(folder: Path, *, write: bool = False) -> str:
         _page(folder)
         rows.write_shipped(SHIPPED, table, about)
     return score.headline(table)
+
+
+def _again(folder: Path) -> int:
+    from benchmarks.prediction import again, rows, score, stored  # noqa: PLC0415 - the process that runs pairs needs none of it
+
+    table = rows.rows_of(again.predicted_again(pair) for pair in stored.pairs(folder))
+    print(score.listing(table))
+    return 0
 
 
 def _rounds(found: Sequence[object]) -> int:

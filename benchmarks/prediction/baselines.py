@@ -65,7 +65,7 @@ def _without_loading(run: Run, now: float, _: Any, after: Any) -> float:
     return now - phase_us(run, ("data",)) if after != 0 else _UNKNOWN
 
 
-def _rarer(run: Run, now: float, before: Any, after: Any) -> float:
+def _rarer(run: Run, now: float, before: float, after: float) -> float:
     return now - phase_us(run, ("other",)) * (1.0 - before / after)
 
 
@@ -78,7 +78,7 @@ def _without_garbage(run: Run, now: float, _: Any, __: Any) -> float:
     return now - float(pauses["duration_us"].sum()) / max(len(run.steps), 1)
 
 
-def _threads(run: Run, now: float, before: Any, after: Any) -> float:
+def _threads(run: Run, now: float, before: float, after: float) -> float:
     cores = run.machine.cpu_capacity or math.inf
     return now - phase_us(run, (*_COMPUTE, "optimizer")) * (1.0 - min(before, cores) / min(after, cores))
 
@@ -91,7 +91,7 @@ def _without_optimizer(run: Run, now: float, _: Any, __: Any) -> float:
     return now - phase_us(run, ("optimizer",))
 
 
-def _in_proportion(_: Run, now: float, before: Any, after: Any) -> float:
+def _in_proportion(_: Run, now: float, before: float, after: float) -> float:
     return now * after / before
 
 

@@ -159,7 +159,7 @@ def _garbage(*, collect: bool) -> None:
 def _model(model: nn.Module, config: Mapping[str, Any]) -> tuple[nn.Module, torch.memory_format]:
     shape = torch.channels_last if config["memory_format"] == "channels_last" else torch.contiguous_format
     if shape == torch.channels_last:
-        model = model.to(memory_format=shape)  # type: ignore[call-overload]
+        model = model.to(memory_format=shape)
     if config["compile"]:
         model.compile()
     if config.get("world_size", 1) > 1:
@@ -197,7 +197,7 @@ def _syncs(model: nn.Module, config: Mapping[str, Any], *, is_last: bool) -> Abs
     """Gradients are exchanged in the last micro-batch, or in each."""
     if config.get("world_size", 1) < RANKS or is_last or config["sync_every_micro_batch"]:
         return contextlib.nullcontext()
-    alone: AbstractContextManager[Any] = model.no_sync()  # type: ignore[operator]
+    alone: AbstractContextManager[Any] = model.no_sync()
     return alone
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -22,7 +23,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
-def percent(share: float) -> str:
+def percent(share: Any) -> str:
     """A share in percent; a dash where there is none.
 
     Examples
@@ -33,7 +34,7 @@ def percent(share: float) -> str:
     return "-" if pd.isna(share) else f"{100 * share:.1f} %"
 
 
-def signed(share: float) -> str:
+def signed(share: Any) -> str:
     """A share in percent with its sign.
 
     Examples

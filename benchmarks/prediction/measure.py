@@ -113,7 +113,7 @@ def _blocks(
     runs: dict[str, list[Run]] = {side: [] for side in configs}
     blocks = []
     for number in range(rounds):
-        order = list(configs) if number % 2 == 0 else list(reversed(configs))
+        order = list(configs) if number % 2 == 0 else list(configs)[::-1]
         for side in order:
             began = datetime.now(tz=UTC).isoformat(timespec="milliseconds")
             run, around = run_trial(Trial(case, configs[side], steps), place / side)

@@ -13,15 +13,17 @@ from benchmarks.prediction import score
 from benchmarks.prediction.markdown import percent, signed, table
 from benchmarks.prediction.rows import is_scored
 
+_QUIET, _LOADER, _CALIBRATED = 0, 1, 2
+"""Rows of `score.overall`."""
+
 TARGETS: Final = (
-    ("median error, quiet machine, all knobs", "median", "quiet", 0.05, "at most 5 %"),
-    ("median error, quiet machine, loader knobs", "median", "loader", 0.04, "at most 4 %"),
-    ("90th percentile of the error, quiet machine", "p90", "quiet", 0.12, "at most 12 %"),
+    ("median error, quiet machine, all knobs", "median", _QUIET, 0.05, "at most 5 %"),
+    ("median error, quiet machine, loader knobs", "median", _LOADER, 0.04, "at most 4 %"),
+    ("90th percentile of the error, quiet machine", "p90", _QUIET, 0.12, "at most 12 %"),
 )
 _COVERED: Final = (0.75, 0.88)
 _REGRET: Final = 0.02
 _SIGNS: Final = 0.02
-_QUIET, _LOADER, _CALIBRATED, _ALL = 0, 1, 2, 3
 
 _INTRODUCTION: Final = """# How right predictions are
 
@@ -89,41 +91,26 @@ def _provenance(about: Mapping[str, Any]) -> str:
 
 
 def _targets(rows: pd.DataFrame) -> str:
-    found = score.overall(rows)
-    if found.empty:
+    found: list[dict[Any, Any]] = score.overall(rows).to_dict("records")
+    if not found:
         return "## Against the targets\n\nNo pair of the scored set is stored yet.\n"
-    places = {"quiet": _QUIET, "loader": _LOADER}
     told = []
     for name, figure, place, limit, words in TARGETS:
-        value = float(found.loc[places[place], figure])
+        value = found[place][figure]
         told.append((name, words, percent(value), _met(value <= limit, value)))
     for place, name in ((_QUIET, "as hashed (priors)"), (_CALIBRATED, "calibrated on other workloads")):
-        row = found.loc[place]
-        value = float(row["coverage"])
-        shown = f"{percent(value)} ({percent(row['coverage_low'])} to {percent(row['coverage_high'])})"
-        told.append(
-            (
-                f"80 % intervals cover, quiet machine, {name}",
-                "75 to 88 %",
-                shown,
-                _met(_COVERED[0] <= value <= _COVERED[1], value),
-            )
-        )
-    regret = score.regrets(rows)["regret_share"]
-    mean = float(regret.mean()) if len(regret) else float("nan")
-    told.append(
-        (
-            f"regret of the top suggestion, mean over {len(regret)} trainings",
-            "at most 2 %",
-            percent(mean),
-            _met(mean <= _REGRET, mean),
-        )
-    )
-    signs, wrong = int(found.loc[_QUIET, "signs"]), int(found.loc[_QUIET, "sign_errors"])
+        row = found[place]
+        shown = f"{percent(row['coverage'])} ({percent(row['coverage_low'])} to {percent(row['coverage_high'])})"
+        is_met = _COVERED[0] <= row["coverage"] <= _COVERED[1]
+        told.append((f"80 % intervals cover, quiet machine, {name}", "75 to 88 %", shown, _met(is_met, row["coverage"])))
+    regret = score.regrets(rows)["regret_share"].to_list()
+    mean = sum(regret) / len(regret) if regret else float("nan")
+    name = f"regret of the top suggestion, mean over {len(regret)} trainings"
+    told.append((name, "at most 2 %", percent(mean), _met(mean <= _REGRET, mean)))
+    signs, wrong = found[_QUIET]["signs"], found[_QUIET]["sign_errors"]
     share = wrong / signs if signs else float("nan")
-    told.append(
-        ("sign errors, quiet machine", "at most 2 %", f"{percent(share)} ({wrong} of {signs})", _met(share <= _SIGNS, share))
-    )
+    shown = f"{percent(share)} ({wrong} of {signs})"
+    told.append(("sign errors, quiet machine", "at most 2 %", shown, _met(share <= _SIGNS, share)))
     return "## Against the targets\n\n" + table(("figure", "target", "found", "met"), told)
 
 
@@ -131,7 +118,7 @@ def _met(is_met: bool, value: float) -> str:  # noqa: FBT001 - a verdict
     return "not known" if value != value else "yes" if is_met else "**no**"  # noqa: PLR0124 - NaN
 
 
-_SUMMARY: Final[Sequence[tuple[str, Callable[[Mapping[str, Any]], str]]]] = (
+_SUMMARY: Final[Sequence[tuple[str, Callable[[Mapping[Any, Any]], str]]]] = (
     ("pairs", lambda row: str(row["pairs"])),
     ("predicted", lambda row: str(row["predicted"])),
     ("refused", lambda row: str(row["refusals"])),
@@ -273,7 +260,7 @@ def _all_pairs(rows: pd.DataFrame) -> str:
     return f"\n## Every pair\n\n{len(rows)} pairs, {count} with a prediction that counts.\n\n" + table(head, made)
 
 
-def _ms(microseconds: float) -> str:
+def _ms(microseconds: Any) -> str:
     return "-" if pd.isna(microseconds) else f"{microseconds / 1e3:.1f}"
 
 

@@ -15,7 +15,7 @@ from benchmarks.prediction.job import Trial
 from benchmarks.prediction.samples import loader_of
 from benchmarks.prediction.trial import apart
 from perfnb.record.loader_probe_result import PROBE, LoaderProbe
-from perfnb.record.machine_probe import probe_machine
+from perfnb.record.machine_probe import MachineProbe, probe_machine
 from perfnb.run import Run
 from perfnb.tables import conform
 from perfnb.whatif.collective_link import with_link_times
@@ -75,7 +75,7 @@ def probed(trial: Trial, link: Sequence[Mapping[str, Any]] = ()) -> Probes:
     knobs = set(trial.case.changes)
     samples: Mapping[str, Sequence[Any]] = {}
     constants: dict[str, float] = {}
-    reasons = {}
+    reasons: dict[str, str] = {}
     if knobs & LOADER_KNOBS and trial.workload.world_size == 1:
         samples, found, reason = apart(_probe_loader, trial)[0]
         constants |= found
@@ -112,7 +112,7 @@ def _probe_machine(trial: Trial, _: int) -> tuple[dict[str, float], str]:
     batch = parts.inputs[: trial.batch_size()]
     kind = str(trial.config["optimizer"])
     found = probe_machine(parts.model, batch, optimizer=kind, longest_s=_LONGEST_S, quiet_s=_QUIET_S, progress=False)
-    return (_numbers(found.constants), "") if found else ({}, found.reason)
+    return (_numbers(found.constants), "") if isinstance(found, MachineProbe) else ({}, found.reason)
 
 
 def _numbers(constants: Mapping[str, Any]) -> dict[str, float]:

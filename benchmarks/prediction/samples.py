@@ -60,7 +60,7 @@ def loader_of(data: Dataset[Pair], config: Mapping[str, Any], batches: int, batc
         data,
         batch_size=batch_size,
         sampler=RandomSampler(
-            data,  # type: ignore[arg-type]
+            data,
             replacement=False,
             num_samples=batch_size * batches,
             generator=torch.Generator().manual_seed(seed),

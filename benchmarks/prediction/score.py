@@ -63,7 +63,7 @@ def overall(rows: pd.DataFrame) -> pd.DataFrame:
     calibrated = calibrated_without_own_workload(rows)
     calibrated = calibrated[calibrated["split"].eq("scored")]
     quiet = scored["is_quiet"].fillna(value=False).astype(bool)
-    loader = scored["knobs"].map(is_loader)
+    loader = scored["knobs"].map(is_loader).astype(bool)
     made = [
         ("scored, quiet machine", scored[quiet]),
         ("scored, quiet machine, loader knobs", scored[quiet & loader]),
@@ -134,7 +134,7 @@ def regrets(rows: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         One row per training: start, alternatives, picked, best, regret_share: T(picked) / T(best) - 1.
     """
-    good = rows[is_scored(rows) & rows["split"].eq("scored") & ~rows["knobs"].map(_has_more_samples)]
+    good = rows[is_scored(rows) & rows["split"].eq("scored") & ~rows["knobs"].map(_has_more_samples).astype(bool)]
     made = []
     for start, own in good.groupby("start"):
         if len(own) < _FEWEST_ALTERNATIVES:
@@ -203,5 +203,24 @@ def headline(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _percent(value: float, digits: int = 1) -> str:
+def listing(rows: pd.DataFrame) -> str:
+    """Every pair on a line: milliseconds before, predicted, measured, and the error; then all together."""
+    lines = []
+    for row in rows.sort_values(["knobs", "pair"]).to_dict("records"):
+        start = f"{row['pair'][:84]:84} "
+        if row["refused"]:
+            shadow = row["shadow_after"] / row["actual"] - 1.0
+            lines.append(f"{start}refused (would be off by {_percent(shadow)}): {row['refused']}")
+            continue
+        times = " ".join(f"{row[name] / 1e3:7.2f}" for name in ("actual_before", "before", "after", "low", "high", "actual"))
+        error = _percent(row["after"] / row["actual"] - 1.0)
+        lines.append(
+            f"{start}{times} {error:>7} {'' if row['inside'] else 'OUTSIDE'} {'' if row['is_quiet'] else 'busy'} {row['void']}"
+        )
+    found = summary(rows)
+    lines.append(f"median {_percent(found['median'])}, p90 {_percent(found['p90'])}, covered {_percent(found['coverage'])}")
+    return "\n".join(lines)
+
+
+def _percent(value: Any, digits: int = 1) -> str:
     return "-" if value != value else f"{100 * value:.{digits}f}%"  # noqa: PLR0124 - NaN
