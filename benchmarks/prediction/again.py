@@ -24,7 +24,7 @@ def predicted_again(pair: StoredPair) -> StoredPair:
         row |= {"refused": "", "simulated": answer.simulated or answer.after, "assumptions": "; ".join(answer.assumptions)}
         row["inside"] = None if row["actual"] is None else answer.low <= row["actual"] <= answer.high
         moved = row["actual"] - row["actual_before"]
-        row["sign_ok"] = None if abs(moved) <= 0.02 * row["actual_before"] else (answer.after > answer.before) == (moved > 0)  # noqa: PLR2004 - as verify
+        row["sign_ok"] = None if abs(moved) <= 0.02 * row["actual_before"] else (answer.after > answer.before) == (moved > 0)
         needs = ""
     else:
         said = shadow(pair.run, changes, config, metric="step_us", draws=DRAWS)
