@@ -20,8 +20,9 @@ from IPython.core.magic import (
 )
 
 from perfnb.errors import PerfnbError
+from perfnb.magics.chosen import chosen
 from perfnb.magics.machine import SMALLEST_INTERVAL_S, MachineWatch
-from perfnb.magics.names import Names, unquoted, variable
+from perfnb.magics.names import Names, config_name, unquoted, variable
 from perfnb.magics.option_words import split_options
 from perfnb.magics.statement import run_statement
 from perfnb.magics.watch import TRACED_STEPS, Options
@@ -29,7 +30,7 @@ from perfnb.magics.watching import Watching, say
 
 if TYPE_CHECKING:
     from perfnb.document import Bundle
-    from perfnb.panels import BottleneckPanel, WhatIfPanel
+    from perfnb.panels import BottleneckPanel, MonitorPanel, WhatIfPanel
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _given: Any = magic_arguments  # IPython's decorators have no types
@@ -54,13 +55,14 @@ def _magic(*arguments: Any, kind: Callable[[Any], Any] = line_magic) -> Callable
 
 
 _CONFIG: Any = _given.argument(
-    "--config", metavar="NAME", help="a variable that holds the config; Apply puts the new config there"
+    "--config", metavar="NAME", help="a variable or a file that holds the config; Apply puts the new config there"
 )
 _RUN: Any = _given.argument(
     "run",
     metavar="NAME_OR_PATH",
     nargs="?",
-    help="a variable that holds a Run, or the path of a trace or of a folder of traces; the last watched cell by default",
+    help="a variable that holds a Run, or the path of a trace, of a folder of traces or of a run folder; the last watched cell "
+    "by default",
 )
 
 
@@ -140,7 +142,9 @@ class PerfnbMagics(Magics):
             self.watching.begin(asked, may_repeat=True)
 
     @_magic(
-        _given.argument("state", nargs="?", choices=("on", "off", "status"), default="status", help="status by default"),
+        _given.argument(
+            "state", nargs="?", choices=("on", "off", "status"), help="on, off, or status in words; by default the live panel"
+        ),
         _given.argument(
             "--interval",
             type=float,
@@ -148,13 +152,27 @@ class PerfnbMagics(Magics):
             metavar="S",
             help=f"seconds between two samples, {SMALLEST_INTERVAL_S} or more",
         ),
+        _given.argument("--folder", metavar="FOLDER", help="a run folder that this or another process records into, to watch"),
     )
-    def perfnb_watch(self, line: str) -> Bundle | None:
-        """Sample the host and its GPUs in the background, for all later cells."""
+    def perfnb_watch(self, line: str) -> Bundle | MonitorPanel | None:
+        """Watch the machine and what trains on it: `on` samples it in the background for all later cells.
+
+        Alone it opens the live panel: on what records in this kernel, or with `--folder` in another process.
+        """
         asked = _given.parse_argstring(self.perfnb_watch, line)
         if not asked.interval >= SMALLEST_INTERVAL_S:
             message = f"--interval takes {SMALLEST_INTERVAL_S} seconds or more, not {asked.interval:g}"
             raise UsageError(message)
+        if asked.folder is not None and asked.state is not None:
+            message = f"--folder opens the live panel: leave out {asked.state!r}, which is about this kernel's own sampler"
+            raise UsageError(message)
+        if asked.state is None:
+            from perfnb.panels import monitor_panel  # noqa: PLC0415 - loading the extension must stay cheap
+
+            try:
+                return monitor_panel(None if asked.folder is None else unquoted(asked.folder), interval_s=asked.interval)
+            except PerfnbError as error:
+                raise UsageError(str(error)) from error
         if asked.state == "status":
             return self.machine.status()
         if asked.state == "on":
@@ -209,6 +227,17 @@ class PerfnbMagics(Magics):
         self.machine.off()
 
     @property
+    def parsers(self) -> dict[str, Any]:
+        """Magic to what parses its line, for completions."""
+        methods: dict[str, Any] = {
+            "perfnb": self.perfnb,
+            "perfnb_watch": self.perfnb_watch,
+            "perfnb_explore": self.perfnb_explore,
+            "perfnb_whatif": self.perfnb_whatif,
+        }
+        return {name: method.parser for name, method in methods.items()}
+
+    @property
     def _parser(self) -> Any:
         """Of the options of %%perfnb."""
         magic: Any = self.perfnb
@@ -222,7 +251,7 @@ class PerfnbMagics(Magics):
         return Options(
             variable=None if asked.variable is None else variable(asked.variable, "-o"),
             is_quiet=asked.is_quiet,
-            config=None if asked.config is None else variable(asked.config, "--config"),
+            config=None if asked.config is None else config_name(asked.config),
             trace=asked.trace,
             folder=None if asked.folder is None else unquoted(asked.folder),
             shows_panel=asked.shows_panel,
@@ -237,23 +266,7 @@ class PerfnbMagics(Magics):
     def _opened(self, magic: Callable[..., Any], line: str, panel: Callable[..., Any]) -> Any:
         asked = _given.parse_argstring(magic, line)
         try:
-            return self._panel(panel, asked.run, asked.config)
+            found = chosen(self._names, self.watching.last, asked.run, asked.config)
+            return panel(found.run, found.config, **found.edits)
         except PerfnbError as error:
             raise UsageError(str(error)) from error
-
-    def _panel(self, panel: Callable[..., Any], named: str | None, config: str | None) -> Any:
-        names = self._names
-        last = self.watching.last
-        if named is not None:
-            name = unquoted(named)
-            run = names.run(name)
-            if config is None:
-                return panel(run, names.config_beside(name, run))
-        elif last is not None:
-            run, config = last.run, config or last.config
-            if config is None:
-                return panel(run, run.config)
-        else:
-            message = "no cell was watched yet: name a variable that holds a Run, or the path of a trace"
-            raise UsageError(message)
-        return panel(run, names.config(config), **names.edits(config))

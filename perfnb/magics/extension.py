@@ -6,13 +6,16 @@ from typing import Final
 
 from IPython.core.interactiveshell import InteractiveShell
 
+from perfnb.magics.actions import ActionMagics
 from perfnb.magics.cell_text import begin_line
 from perfnb.magics.commands import PerfnbMagics
+from perfnb.magics.completion import Completer
 from perfnb.magics.display import forget_display, register_display
 from perfnb.magics.probing import forget_probe, register_probe
 
 _REGISTERED: Final = PerfnbMagics.__name__
-"""Name under which IPython keeps the magics' object."""
+_ACTIONS: Final = ActionMagics.__name__
+"""Names under which IPython keeps the magics' objects."""
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
@@ -26,8 +29,10 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     unload_ipython_extension(shell)  # twice is once
     register_display(shell)
     magics = PerfnbMagics(shell)
-    shell.register_magics(magics)
+    actions = ActionMagics(shell, magics.watching)
+    shell.register_magics(magics, actions)
     register_probe(shell)
+    Completer(shell, {**magics.parsers, **actions.parsers}, actions.fix_names).register()
     shell.events.register("pre_run_cell", magics.watching.before_cell)
     shell.events.register("post_run_cell", magics.after_cell)
     # First of all: the line must be gone before IPython takes it for a magic that is given the whole cell as a text.
@@ -46,12 +51,15 @@ def unload_ipython_extension(shell: InteractiveShell) -> None:
     forget_probe(shell)
     transforms = shell.input_transformer_manager.cleanup_transforms
     transforms[:] = [each for each in transforms if each is not begin_line]
-    magics = shell.magics_manager.registry.pop(_REGISTERED, None)
-    if not isinstance(magics, PerfnbMagics):
+    registry = shell.magics_manager.registry
+    magics, actions = registry.pop(_REGISTERED, None), registry.pop(_ACTIONS, None)
+    if not isinstance(magics, PerfnbMagics) or not isinstance(actions, ActionMagics):
         return
+    Completer(shell, {**magics.parsers, **actions.parsers}, actions.fix_names).forget()
     magics.close()
     shell.events.unregister("pre_run_cell", magics.watching.before_cell)
     shell.events.unregister("post_run_cell", magics.after_cell)
-    for kind, names in magics.magics.items():
-        for name in names:
-            shell.magics_manager.magics[kind].pop(name, None)
+    for each in (magics, actions):
+        for kind, names in each.magics.items():
+            for name in names:
+                shell.magics_manager.magics[kind].pop(name, None)

@@ -5,13 +5,21 @@ from __future__ import annotations
 import keyword
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from IPython.core.error import UsageError
 
+from perfnb.errors import PerfnbError
+
 if TYPE_CHECKING:
+    from perfnb.config.home import Home
     from perfnb.prediction import Change
     from perfnb.run import Run
+
+_TAKES: Final = (
+    "--config takes the name of a variable that holds a config (a mapping, dataclass, Namespace, TrainingArguments, DataLoader), "
+    "or the path of a .json, .yaml or .toml file"
+)
 
 
 class Names:
@@ -26,13 +34,15 @@ class Names:
     def __init__(self, variables: dict[str, Any]) -> None:
         self.variables = variables
 
-    def run(self, name: str) -> Run:
+    def run(self, name: str, *, reads_logs: bool = False) -> Run:
         """The run that a variable holds, or that lies at a path.
 
         Parameters
         ----------
         name
-            A variable that holds a Run, or the path of a trace or of a folder of traces.
+            A variable that holds a Run, or the path of a trace, of a folder of traces or of a run folder.
+        reads_logs
+            Whether the path may also be a log of the training.
 
         Returns
         -------
@@ -55,10 +65,11 @@ class Names:
                 return value
             message = f"{name} holds a {type(value).__name__}, not a Run: read one with perfnb.read_trace(path)"
             raise UsageError(message)
-        if not Path(name).expanduser().exists():
+        path = Path(name).expanduser()
+        if not path.exists():
             message = f"no variable named {name} holds a Run, and there is no file or folder of that name"
             raise UsageError(message)
-        return read_any(Path(name).expanduser())
+        return _run_or_log(path) if reads_logs else read_any(path)
 
     def config_beside(self, name: str, run: Run) -> Mapping[str, Any]:
         """The config of a run, or for a path that of the config.json beside it, as on the command line.
@@ -79,38 +90,78 @@ class Names:
 
         return run.config if name in self.variables else config_beside(Path(name).expanduser(), run.config)
 
-    def config(self, name: str) -> Mapping[str, Any]:
-        """The config that a variable holds; the name is looked up, never evaluated.
+    def config(self, name: str) -> Home:
+        """The config that a variable holds, or a file; the name is looked up, never evaluated.
 
         Parameters
         ----------
         name
-            A variable that holds a mapping of knobs to values.
+            A variable that holds a config, any home of one as in `perfnb.as_config`, or the path of a config file.
 
         Returns
         -------
-        Mapping
+        Home
             Knob to value.
 
         Raises
         ------
         UsageError
-            If there is no such variable, or it holds something else.
+            If there is no such variable or file, or it holds no config.
         """
-        value = self.variables.get(name)
-        if not isinstance(value, Mapping):
+        from perfnb.config.as_config import as_config  # noqa: PLC0415 - loading the extension must stay cheap
+        from perfnb.config.file_home import FileHome  # noqa: PLC0415 - the same
+
+        if name not in self.variables and not _is_config_file(name):
+            raise UsageError(f"there is no variable {name}: {_TAKES}")  # noqa: EM102 - in one place
+        try:
+            if name not in self.variables:
+                return FileHome(Path(name).expanduser())
+            return as_config(self.variables[name])
+        except PerfnbError as error:
+            kind = f"{name} holds a {type(self.variables[name]).__name__}: {_TAKES}; " if name in self.variables else ""
+            message = f"{kind}{error}"
+            raise UsageError(message) from error
+
+    def function(self, name: str, option: str) -> Callable[..., Any]:
+        """The function that a variable holds.
+
+        Raises
+        ------
+        UsageError
+            If it holds none.
+        """
+        value = self.variables.get(variable(name, option))
+        if not callable(value):
             there = f"{name} holds a {type(value).__name__}" if name in self.variables else f"there is no variable {name}"
-            message = f"{there}: --config takes the name of a variable that holds a mapping of knobs to values"
+            message = f"{there}: {option} takes the name of a variable that holds a function"
+            raise UsageError(message)
+        return value
+
+    def prediction(self, name: str) -> Any:
+        """The suggestion or prediction that a variable holds.
+
+        Raises
+        ------
+        UsageError
+            If it holds none.
+        """
+        from perfnb.fix import Suggestion  # noqa: PLC0415 - loading the extension must stay cheap
+        from perfnb.prediction import Prediction, Unknown  # noqa: PLC0415 - the same
+
+        value = self.variables.get(name)
+        if not isinstance(value, (Suggestion, Prediction, Unknown)):
+            there = f"{name} holds a {type(value).__name__}" if name in self.variables else f"there is no variable {name}"
+            message = f"{there}: --prediction takes the name of a variable that holds a Suggestion or a Prediction"
             raise UsageError(message)
         return value
 
     def edits(self, name: str) -> dict[str, Any]:
-        """Apply and undo that put the new config into the variable; a config that was edited since raises StaleChange.
+        """Apply and undo that put the new config where the old one is; one that was edited since raises StaleChange.
 
         Parameters
         ----------
         name
-            A variable that holds a config.
+            A variable that holds a config, or a config file.
 
         Returns
         -------
@@ -118,16 +169,45 @@ class Names:
             `on_apply`, `on_undo` and `home`, as the panels take them.
         """
         from perfnb.apply import apply, undo  # noqa: PLC0415 - loading the extension must stay cheap
+        from perfnb.config.file_home import FileHome  # noqa: PLC0415 - the same
 
-        def put(edit: Callable[..., Mapping[str, Any]]) -> Callable[..., Mapping[str, Any]]:
-            def edited(changes: Sequence[Change], _: Mapping[str, Any]) -> Mapping[str, Any]:
-                config = edit(changes, self.config(name))
+        home = self.config(name)
+        if isinstance(home, FileHome):
+            written = f"{home.path.name} is written: start the training again"
+            return {"on_apply": apply, "on_undo": undo, "home": written}
+
+        def put(edit: Callable[..., Any]) -> Callable[..., Any]:
+            def edited(changes: Sequence[Change], _: Any) -> Any:
+                self.config(name)  # says what is wrong where the variable is gone or holds something else by now
+                config = edit(changes, self.variables[name])
                 self.variables[name] = config
                 return config
 
             return edited
 
         return {"on_apply": put(apply), "on_undo": put(undo), "home": f"{name} is a new object: run the cells that use it again"}
+
+
+def _run_or_log(path: Path) -> Run:
+    """A run that was recorded or traced, or else a log of a training."""
+    from perfnb.read.any_run import is_run_folder, read_any  # noqa: PLC0415 - loading the extension must stay cheap
+    from perfnb.read.training_log import read_training_log  # noqa: PLC0415 - the same
+
+    if is_run_folder(path):
+        return read_any(path)
+    try:
+        return read_training_log(path)
+    except PerfnbError as no_log:
+        try:
+            return read_any(path)
+        except PerfnbError:
+            raise no_log from None
+
+
+def _is_config_file(name: str) -> bool:
+    from perfnb.config.file_home import FORMATS  # noqa: PLC0415 - loading the extension must stay cheap
+
+    return Path(name).suffix.lower() in FORMATS and Path(name).expanduser().is_file()
 
 
 def unquoted(word: str) -> str:
@@ -139,6 +219,18 @@ def unquoted(word: str) -> str:
     ('my runs', 'runs')
     """
     return word[1:-1] if len(word) > 1 and word[0] == word[-1] and word[0] in "'\"" else word
+
+
+def config_name(word: str) -> str:
+    """A word that can name a config: a variable, or a file.
+
+    Raises
+    ------
+    UsageError
+        If it is neither.
+    """
+    name = unquoted(word)
+    return name if _is_config_file(name) else variable(name, "--config")
 
 
 def variable(word: str, option: str) -> str:

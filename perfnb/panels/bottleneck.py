@@ -71,6 +71,8 @@ class BottleneckPanel(Panel):
         Make the new config, and put it where it lives.
     home
         What to do with the new config, in a sentence; shown after Apply and Undo.
+    state
+        What has to be known of the run before its numbers are read.
     """
 
     def __init__(
@@ -85,9 +87,10 @@ class BottleneckPanel(Panel):
         on_undo: Edit,
         refused: Sequence[tuple[NotApplicable, Sequence[str]]] = (),
         home: str = "",
+        state: Sequence[Block] = (),
     ) -> None:
         self._diagnosis, self._suggestions, self._chart_of, self._how = diagnosis, tuple(suggestions), chart, how
-        self._refused, self._home = tuple(refused), home
+        self._refused, self._home, self._state = tuple(refused), home, tuple(state)
         self._history, self._lock = History(config, on_apply, on_undo), threading.RLock()
         self._applied: tuple[Suggestion, ...] = ()
         self._message: tuple[Block, ...] = ()
@@ -242,8 +245,8 @@ class BottleneckPanel(Panel):
         return tuple(item for item in self._suggestions if finding.detector in item.answers)
 
     def _header(self) -> list[Block]:
-        lines = list(seen(self._diagnosis))
-        return [*lines] if self.findings else [verdict(self._diagnosis), *lines]
+        first = [] if self.findings else [verdict(self._diagnosis)]
+        return [*self._state, *first, *seen(self._diagnosis)]
 
     def _sentence(self, finding: Finding) -> list[Block]:
         return sentence(finding, is_certain=finding in self._diagnosis.found)

@@ -18,6 +18,7 @@ from perfnb.fix import Suggestion
 from perfnb.outcomes.calibrate import own_calibration
 from perfnb.panels.bottleneck import BottleneckPanel, ChartOf
 from perfnb.panels.history import Config, Edit
+from perfnb.panels.run_state import state_blocks
 from perfnb.panels.whatif import Predict, WhatIfPanel
 from perfnb.prediction import Prediction, Unknown
 from perfnb.run import Run
@@ -66,6 +67,7 @@ def bottleneck_panel(
         on_apply=on_apply,
         on_undo=on_undo,
         home=home,
+        state=state_blocks(run),
     )
 
 
@@ -118,6 +120,7 @@ def whatif_panel(
         suggested={f"{item.fix}: {changed(item.changes)}": item.changes for item in suggestions},
         parts=diagnosis.parts,
         plan=plan(run, given, suggestions),
+        state=state_blocks(run),
     )
 
 
