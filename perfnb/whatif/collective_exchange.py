@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
@@ -29,6 +30,7 @@ DTYPES: Final = {"fp16": "float16", "bf16": "bfloat16"}
 LARGEST_MISS_SHARE: Final = 0.10  # whatif contract, section 3: what a model may miss of the unchanged run
 _BITMAP_BYTES: Final = 4  # per parameter: reducer.cpp exchanges an int for each where it searches for unused ones
 _HALF: Final = 0.5
+_SHARDED_GRADIENTS: Final = 2  # up to this stage parameters are whole on each rank
 
 _known: WeakKeyDictionary[Run, Arrivals | Unknown] = WeakKeyDictionary()
 
@@ -71,22 +73,21 @@ def added_by(model: StepModel, now: Setting, after: Setting, measured_us: float)
         What one exchange costs now.
     """
     run = model.run
-    if run.is_device_job:
-        reason = "gradients of a device arrive when its kernels end, and their arrival was not recorded"
-        return Unknown(reason, "a run with the change, compared by verify")
     found = _known.get(run)
     if found is None:
         found = _known[run] = arrivals(run)
+    if isinstance(found, Unknown):
+        return found
     link = link_of(run, now.backend)
-    backward = phases_us(model, "backward")
-    for each in (found, link, backward):
-        if isinstance(each, Unknown):
-            return each
-    assert isinstance(found, Arrivals) and isinstance(link, Link) and isinstance(backward, float)  # noqa: S101, PT018 - for mypy
+    if isinstance(link, Unknown):
+        return link
+    times = _phase_times(model, found, now)
+    if isinstance(times, Unknown):
+        return times
     odd = _unlike_recorded(run, found, now)
     if odd is not None:
         return odd
-    costs = [_cost(found, link, each, now, after, backward / now.micro_batches) for each in (now, after)]
+    costs = [_cost(found, link, each, now, after, times) for each in (now, after)]
     for cost in costs:
         if isinstance(cost, Unknown):
             return cost
@@ -99,7 +100,7 @@ def added_by(model: StepModel, now: Setting, after: Setting, measured_us: float)
             f"but the exchange costs {measured_us / 1e3:.3g} ms of the step"
         )
         return Unknown(reason, "a quieter run, whose ranks do not wait for one another for other reasons")
-    added = later.at(share) - before.at(share)
+    added = later.at(share if now.backend == after.backend else 1.0) - before.at(share)
     saved = _search(run, now, after)
     return saved if isinstance(saved, Unknown) else Estimate(added - saved.value, added - saved.high, added - saved.low)
 
@@ -111,13 +112,31 @@ def layout_bytes(found: Arrivals, setting: Setting) -> tuple[int, ...]:
     return bucket_bytes(found.gradients, layout)
 
 
-def _cost(found: Arrivals, link: Link, setting: Setting, now: Setting, after: Setting, backward_us: float) -> Cost | Unknown:
-    times = _times(link, setting, now, after)
-    if isinstance(times, Unknown):
-        return times
+def _phase_times(model: StepModel, found: Arrivals, now: Setting) -> tuple[float, float] | Unknown:
+    """Forward and backward of one micro-batch, in microseconds: of a device job as its trace shows, its forward not known."""
+    if model.measured.is_device_job:
+        return 0.0, found.span_us
+    times = [phases_us(model, phase) for phase in ("forward", "backward")]
+    for each in times:
+        if isinstance(each, Unknown):
+            return each
+    forward, backward = (float(each) / now.micro_batches for each in times if not isinstance(each, Unknown))
+    return forward, backward
+
+
+def _cost(
+    found: Arrivals, link: Link, setting: Setting, now: Setting, after: Setting, times: tuple[float, float]
+) -> Cost | Unknown:
+    forward_us, backward_us = times
     layout = buckets(found.gradients, bucket_limits(setting.bucket_cap_mb), is_rebuilt=not setting.find_unused)
-    durations = [times(size) for size in bucket_bytes(found.gradients, layout)]
+    sizes = bucket_bytes(found.gradients, layout)
     ready = list(ready_us((found.shares * backward_us).tolist(), layout))
+    if setting.zero_stage:
+        return _sharded(link, setting, sizes, ready, (forward_us, backward_us))
+    call = _times(link, setting, now, after)
+    if isinstance(call, Unknown):
+        return call
+    durations = [call(size) for size in sizes]
     if setting.find_unused:
         plain = _times(link, replace(setting, compression="none"), now, after)
         if isinstance(plain, Unknown):
@@ -127,18 +146,41 @@ def _cost(found: Arrivals, link: Link, setting: Setting, now: Setting, after: Se
     return Cost(sum(durations), exposed_us(backward_us, ready, durations))
 
 
+def _sharded(
+    link: Link, setting: Setting, sizes: Sequence[int], ready: Sequence[float], times: tuple[float, float]
+) -> Cost | Unknown:
+    """Cost with sharded state (Rajbhandari et al., ZeRO, 2020, section 7).
+
+    Stages 1 and 2 scatter sums of gradients in backward and gather parameters after the update: together as many bytes as an
+    all-reduce. Stage 3 gathers parameters in forward and again in backward: half as many more.
+    """
+    forward_us, backward_us = times
+    if setting.compression != "none":
+        return Unknown("sharded gradients in 16 bits are not modelled", "one of the two changes")
+    scatter = link.probed("reduce_scatter", "float32", setting.backend)
+    gather = link.probed("all_gather", "float32", setting.backend)
+    if isinstance(scatter, Unknown):
+        return scatter
+    if isinstance(gather, Unknown):
+        return gather
+    scattered, gathered = [scatter(size) for size in sizes], [gather(size) for size in sizes]
+    if setting.zero_stage <= _SHARDED_GRADIENTS:
+        late = sum(gathered)
+        return Cost(sum(scattered) + late, exposed_us(backward_us, ready, scattered) + late)
+    both = [one + other for one, other in zip(scattered, gathered, strict=True)]
+    late = max(sum(gathered) - forward_us, gathered[-1])  # forward begins with what backward ends with
+    return Cost(sum(both) + sum(gathered), exposed_us(backward_us, ready, both) + late)
+
+
 def _times(link: Link, setting: Setting, now: Setting, after: Setting) -> Times | Unknown:
     """Time of exchanging a bucket by its size in float32; both settings are timed by one source."""
-    must_probe = now.compression != after.compression or now.backend != after.backend
-    if setting.compression == "none":
-        return link.probed("all_reduce", "float32", setting.backend) if must_probe else link.all_reduce()
-    dtype = DTYPES[setting.compression]
+    must_probe = (now.compression, now.backend, now.zero_stage) != (after.compression, after.backend, after.zero_stage)
+    dtype = DTYPES.get(setting.compression, "float32")
     calls = link.probed("all_reduce", dtype, setting.backend) if must_probe else link.all_reduce()
+    if setting.compression == "none" or isinstance(calls, Unknown):
+        return calls
     cast = link.cast_us(dtype)
-    for each in (calls, cast):
-        if isinstance(each, Unknown):
-            return each
-    return lambda size: calls(_HALF * size) + cast(size)  # type: ignore[operator]
+    return cast if isinstance(cast, Unknown) else lambda size: calls(_HALF * size) + cast(size)
 
 
 def _unlike_recorded(run: Run, found: Arrivals, now: Setting) -> Unknown | None:

@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Final
 from perfnb.prediction import Change, Unknown
 from perfnb.whatif.collective_exchange import DTYPES
 from perfnb.whatif.collective_setting import VERIFY, not_data_parallel, stated, with_exchange
+from perfnb.whatif.phase_work import PhaseEdit, factor_of, phases_us
 from perfnb.whatif.transform import transform
+from perfnb.whatif.uncertainty import Estimate
 
 if TYPE_CHECKING:
     from perfnb.whatif.model import StepModel
 
 SYNC_ERROR: Final = 0.05  # priors (whatif contract, section 7)
 EXCHANGE_ERROR: Final = 0.10
+BACKEND_ERROR: Final = 0.15
+SHARDING_ERROR: Final = 0.25
 
+_STAGES: Final = (0, 1, 2, 3)
 _OVERLAP: Final = "exchanging hides behind backward as much as it does now, and the link is as fast as in the recorded calls"
 
 
@@ -72,3 +77,39 @@ def gradient_compression(model: StepModel, change: Change) -> StepModel | Unknow
     if refused is not None:  # an Unknown is falsy
         return refused
     return with_exchange(model, EXCHANGE_ERROR, [_OVERLAP, "the loss is not looked at"], compression=change.after)
+
+
+@transform("backend", model="collective", error=BACKEND_ERROR, needs=("host_ops", "collectives"))
+def backend(model: StepModel, change: Change) -> StepModel | Unknown:
+    """The exchange over another library, hidden behind backward as far as there is time; only where both were probed."""
+    for value in (change.before, change.after):
+        if not isinstance(value, str) or not value:
+            return Unknown(f"{value!r} names no backend of torch.distributed", "'gloo' or 'nccl'")
+    if change.after == "nccl" and not model.measured.is_device_job:
+        return Unknown("NCCL serves tensors of GPUs, and the run used none", "a job on GPUs")
+    refused = not_data_parallel(model)
+    if refused is not None:  # an Unknown is falsy
+        return refused
+    text = "copies between device and host for the old backend stay, its calls no longer take time from backward"
+    return with_exchange(model, BACKEND_ERROR, [text], backend=change.after)
+
+
+@transform("zero_stage", model="collective", error=SHARDING_ERROR, needs=("host_ops", "collectives"))
+def zero_stage(model: StepModel, change: Change) -> StepModel | Unknown:
+    """State in parts: gradients are scattered and parameters gathered, and each rank updates its part of them."""
+    if any(type(value) is not int or value not in _STAGES for value in (change.before, change.after)):
+        return Unknown(f"{change.before!r} -> {change.after!r}: stages are 0 to 3", "a whole number from 0 to 3")
+    if change.before != 0:
+        return Unknown("the run shards its state already, and what it exchanges is not told apart", "a run with zero_stage=0")
+    if model.measured.is_device_job:
+        return Unknown("what of a device's step the optimizer takes on each rank was not recorded", VERIFY)
+    refused = not_data_parallel(model)
+    if refused is not None:  # an Unknown is falsy
+        return refused
+    update = phases_us(model, "optimizer")
+    if isinstance(update, Unknown):
+        return update
+    share = Estimate.exactly(1.0 / len(model.measured.ranks))
+    edited = model.with_phase_edit(change.knob, PhaseEdit(("optimizer",), factor_of(change.knob)), share)
+    texts = [_OVERLAP, "parameters are gathered bucket by bucket, and updated at an even share per rank", "memory is not checked"]
+    return with_exchange(edited, SHARDING_ERROR, texts, zero_stage=change.after)

@@ -33,6 +33,8 @@ def exchanged_per_update(model: StepModel, micro_batches: int) -> StepModel | Un
     if len(found.ranks) < _FEWEST_RANKS and not found.missing_ranks:
         return model
     refused = not_data_parallel(model)
+    if refused is None and found.is_device_job:
+        refused = Unknown("the replay of a device job repeats the exchange with each micro-batch", VERIFY)
     if refused is not None:  # an Unknown is falsy
         return refused
     each = stated(model, "sync_every_micro_batch")
@@ -47,6 +49,8 @@ def with_exchange(model: StepModel, error: float, texts: Sequence[str], **after:
         return traffic
     traffic = replace(traffic, after=replace(traffic.after, **after))
     edited = replace(model, traffic=traffic)
+    if model.measured.is_device_job:
+        texts = [*texts, "not validated on a GPU"]
     alike = replace(traffic.after, micro_batches=traffic.now.micro_batches, syncs_each=traffic.now.syncs_each)
     if alike != traffic.now:
         per_exchange = float(traffic.exchanged_us.mean()) / traffic.now.exchanges
@@ -84,7 +88,8 @@ def _recorded(model: StepModel) -> Traffic | Unknown:
         bucket_cap_mb=tuple(cap) if isinstance(cap, list) else cap,
         find_unused=bool(stated(model, "find_unused_parameters")),
         compression=stated(model, "gradient_compression") or "none",
-        backend=str(stated(model, "backend") or ""),
+        backend=str(stated(model, "backend") or ("nccl" if found.is_device_job else "gloo")),
+        zero_stage=stated(model, "zero_stage") or 0,
     )
     return Traffic(now, now, exchanged)
 
