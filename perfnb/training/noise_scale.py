@@ -26,11 +26,12 @@ COLUMNS: Final = ("batch_size", "micro_batches", "micro_gradient_square", "gradi
 
 _FEWEST: Final = 8
 _SHARE_OF_RUN: Final = 0.01
-_MANY: Final = 8  # micro-batches from which fewer samples suffice
-_SAMPLES: Final = (20.0, 10.0)  # samples seen over the noise scale: of fewer micro-batches, of many
+_MANY: Final = 8  # gradients of parts behind a mean from which fewer samples suffice
+_SAMPLES: Final = (20.0, 10.0)  # samples over the noise scale: of fewer parts, of many
 _WIDEST: Final = 4.0
 _INTERVAL: Final = (0.1, 0.9)
-_DRAWS: Final = 200
+_AT_A_LOOK: Final = (0.01, 0.99)  # the 20 % outside of the interval, spread over the ten lengths that are tried from 8 steps on
+_DRAWS: Final = 500
 
 Side = Literal["clearly too small", "clearly too large", "within the band"]
 
@@ -112,17 +113,19 @@ def noise_scale_of(steps: Floats) -> NoiseScale | Unknown:
     Parameters
     ----------
     steps
-        A row per step: number, batch, micro-batches, mean square of the parts, square of the whole; see `known_steps`.
+        A row per step: number, batch, micro-batches, mean square of the parts, square of the whole, parts behind that mean; see
+        `known_steps`.
 
     Returns
     -------
     NoiseScale or Unknown
-        Unknown where the steps allow none: their samples have to be 10 times the scale with 8 micro-batches or more, 20 times
-        with fewer, and its 80 % interval within a factor 4.
+        Unknown where the steps allow none: their samples have to be 10 times the scale where the gradients of 8 parts or more are
+        meant, 20 times with fewer, and its interval within a factor 4. That one is of 98 %: more and more steps are tried until
+        it is told, and with the 80 % that are reported the rule would stop where chance made the scale small.
     """
     if len(steps) < _FEWEST:
         return Unknown(f"{len(steps)} steps hold the squares of micro-batch gradients", f"{_FEWEST} steps or more")
-    _, batch, parts, micro, whole = steps.T
+    _, batch, parts, micro, whole, seen = steps.T
     noise, signal = noise_and_signal(batch, parts, micro, whole)
     rows = resamples(len(steps), _DRAWS)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -130,13 +133,13 @@ def noise_scale_of(steps: Floats) -> NoiseScale | Unknown:
         middle = float(noise.mean() / signal.mean())
     if not (middle > 0.0 and (drawn > 0.0).all() and np.isfinite(drawn).all()):
         return Unknown(f"the gradient of {len(steps)} steps is not told from its noise", "more steps, or more micro-batches")
-    low, high = (float(end) for end in np.quantile(drawn, _INTERVAL))
-    times = _SAMPLES[int(np.median(parts) >= _MANY)]
+    lowest, low, high, highest = (float(end) for end in np.quantile(drawn, sorted((*_INTERVAL, *_AT_A_LOOK))))
+    times = _SAMPLES[int(np.median(seen) >= _MANY)]
     if batch.sum() < times * middle:
         reason = f"{batch.sum():.4g} samples are {batch.sum() / middle:.2g} times the scale that they would give ({middle:.3g})"
         return Unknown(reason, f"{times:g} times as many as the scale")
-    if high >= _WIDEST * low:
-        return Unknown(f"it lies between {low:.3g} and {high:.3g}, which is too wide to say anything", "more steps")
+    if highest >= _WIDEST * lowest:
+        return Unknown(f"it lies between {lowest:.3g} and {highest:.3g}, which is too wide to say anything", "more steps")
     return NoiseScale(middle, low, high, float(np.median(batch)), len(steps))
 
 
@@ -224,19 +227,23 @@ def noise_scale_windows(run: Run) -> pd.DataFrame:
 
 
 def known_steps(training: pd.DataFrame) -> Floats:
-    """Step, samples, micro-batches, mean square of their gradients and square of the whole, of steps that know them all.
+    """Step, samples, micro-batches, mean square of their gradients, square of the whole, parts seen; of steps that know them.
 
-    Samples and micro-batches are summed over ranks; the two squares have to be those of all ranks together.
+    Samples and micro-batches are summed over ranks; the two squares have to be those of all ranks together. How many parts are
+    behind the mean is in a column parts_seen; without it one of each rank is: accumulating loops look at their first one.
     """
     known = training.dropna(subset=list(COLUMNS))
     if "skipped" in known:
         known = known[~known["skipped"].fillna(value=False).astype(bool)]
     known = known.drop_duplicates(["rank", "step"], keep="last")
+    if "parts_seen" not in known:
+        known = known.assign(parts_seen=1)
     by_step = known.groupby("step", sort=True).agg(
         batch_size=("batch_size", "sum"),
         micro_batches=("micro_batches", "sum"),
         micro_gradient_square=("micro_gradient_square", "mean"),
         gradient_square=("gradient_square", "mean"),
+        parts_seen=("parts_seen", "sum"),
     )
     values: Floats = by_step.astype("float64").reset_index().to_numpy(dtype=np.float64)
     return values[np.isfinite(values).all(axis=1) & (values[:, 2] > 1) & (values[:, 1] > 0)]

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from perfnb.errors import ProbeRefused
+from perfnb.training.noise_scale import COLUMNS
 from perfnb.training.probe_ranks import is_distributed
 from perfnb.training.probe_state import is_module
 
@@ -83,7 +84,8 @@ class GradientSquares:
         Returns
         -------
         pandas.DataFrame
-            One row per step: rank (0, for all), step, batch_size, micro_batches, micro_gradient_square, gradient_square.
+            One row per step: rank (0, for all), step, batch_size, micro_batches, micro_gradient_square, gradient_square, and
+            parts_seen (gradients behind the mean square: one with accumulation, else one per rank).
 
         Raises
         ------
@@ -93,11 +95,9 @@ class GradientSquares:
         if not self._rows:
             message = f"no step had any to compare: {_TOO_FEW}"
             raise ProbeRefused(message)
-        rows = [
-            (0, step, self._batch * self._ranks, parts, float(micro), float(whole)) for step, parts, micro, whole in self._rows
-        ]
-        names = ["rank", "step", "batch_size", "micro_batches", "micro_gradient_square", "gradient_square"]
-        return pd.DataFrame(rows, columns=names)
+        batch = self._batch * self._ranks
+        rows = [(0, step, batch, parts, float(micro), float(whole), self._ranks) for step, parts, micro, whole in self._rows]
+        return pd.DataFrame(rows, columns=["rank", "step", *COLUMNS, "parts_seen"])
 
     def _added(self, parameter: Any) -> None:
         """A micro-batch has been added to a parameter's gradient."""

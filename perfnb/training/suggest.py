@@ -21,7 +21,7 @@ from perfnb.fixes.grow_batch import grow_batch
 from perfnb.fixes.lower_learning_rate import lower_learning_rate
 from perfnb.fixes.raise_learning_rate import raise_learning_rate
 from perfnb.fixes.stop_early import stop_early
-from perfnb.prediction import Change
+from perfnb.prediction import Change, Prediction, Unknown
 from perfnb.run import Run
 from perfnb.training.confidence import HIGHEST_WITHOUT_PLAN
 from perfnb.training.curve import curve_of
@@ -127,6 +127,8 @@ class HyperparameterSuggestion:
         What to check first.
     why_no_change
         Why the config has no place or no value for the change; empty where `changes` has it.
+    prediction
+        Of a probed one the gain, of the metric `attainable_drop_share`; None of an observed one, which states none.
     """
 
     fix: str
@@ -142,6 +144,7 @@ class HyperparameterSuggestion:
     probe_factors: tuple[float, ...]
     caution: str
     why_no_change: str = ""
+    prediction: Prediction | Unknown | None = None
 
     @property
     def sentence(self) -> str:

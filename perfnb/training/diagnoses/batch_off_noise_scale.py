@@ -38,9 +38,9 @@ def _squares(noise_scale: float, batch: float = 64.0, parts: int = 8, steps: int
     flag_above=BAND,
     recorded_only_when="runs at several batch sizes to one loss are there",
     examples=(
-        curve_example("64 samples, a scale of 1,000: too small", decay(900), fires=True, **_squares(1_000.0, steps=900)),
+        curve_example("64 samples, a scale of 1,000: too small", decay(1_800), fires=True, **_squares(1_000.0, steps=1_800)),
         curve_example("64 samples, a scale of 3: too large", decay(90), fires=True, **_squares(3.0)),
-        curve_example("64 samples, a scale of 100: within the band", decay(90), fires=False, **_squares(100.0)),
+        curve_example("64 samples, a scale of 100: within the band", decay(120), fires=False, **_squares(100.0, steps=120)),
         curve_example("32 samples on each of two ranks", decay(90), fires=True, ranks=2, **_squares(3.0, batch=32.0, parts=4)),
         curve_example("a scale of 1,000 from few steps", decay(90), fires=None, **_squares(1_000.0)),
         curve_example("one micro-batch", decay(90), fires=None, **_squares(3.0) | {"micro_batches": 1}),
