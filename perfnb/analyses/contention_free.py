@@ -6,7 +6,9 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from perfnb.analyses.sampled_steps import rate_in_steps
 from perfnb.idle_time import CAUSES
 
 PHASES: Final = ("data", "transfer", "forward", "backward", "communication", "optimizer", "other", "unsplit")
@@ -15,6 +17,9 @@ PHASES: Final = ("data", "transfer", "forward", "backward", "communication", "op
 RUNQUEUE: Final = ".runqueue"
 RUNQUEUE_CLAIMS: Final = (*(f"{phase}.runqueue" for phase in PHASES), *(f"idle.{cause}" for cause in CAUSES))
 """Ledger parts that waiting for a core takes: on a CPU job its own, on a device job idle time that nothing else explains."""
+
+OWN_SHARE: Final = 0.8
+"""Of the cores the job may use: where its own processes take more, it competes with itself; a prior."""
 
 _IDLE: Final = "idle."
 _WALL: Final = ".wall"
@@ -55,6 +60,20 @@ def run_queue_time(ledger: pd.DataFrame, phases: pd.DataFrame | None) -> pd.Data
     both = steps.merge(idle, how="left", on=["rank", "step"]).merge(known, how="left", on=["rank", "step"])
     waited = np.minimum(both["runqueue_us"].astype("float64"), both["time_us"].fillna(0.0))
     return both[["rank", "step"]].assign(runqueue_us=waited)
+
+
+def cores_of_job(steps: pd.DataFrame, host_samples: pd.DataFrame) -> NDArray[np.float64]:
+    """Cores that the job's own processes, loader workers among them, used during each step; NaN where no sample tells.
+
+    Parameters
+    ----------
+    steps
+        rank, start_us and duration_us.
+    host_samples
+        The run's.
+    """
+    workers: NDArray[np.float64] = np.nan_to_num(rate_in_steps(steps, host_samples, "worker_cpu_cores"))
+    return rate_in_steps(steps, host_samples, "own_cpu_cores") + workers
 
 
 def contention_free(steps: pd.DataFrame, ledger: pd.DataFrame, phases: pd.DataFrame | None) -> pd.DataFrame:

@@ -89,8 +89,15 @@ def loader_causes(
         is_less = sums["on_cpu_us"] > CLEARLY_MORE * sums["reading_us"]
         return LoaderCauses(rows.assign(is_reading=is_more, is_making=is_less), "")
     is_waiting = _cannot_be_idle(rows, lasting_us.sum(), sums["on_cpu_us"]) | _waits_per_sample(rows, config)
-    rows = rows.assign(is_reading=is_more & is_waiting, is_making=sums["on_cpu_us"] > sums["reading_us"])
-    return LoaderCauses(rows, "")
+    is_making = sums["on_cpu_us"] > sums["reading_us"]
+    is_theirs = _is_mostly_theirs(rows)
+    return LoaderCauses(rows.assign(is_reading=is_more & is_waiting & is_theirs, is_making=is_making & is_theirs), "")
+
+
+def _is_mostly_theirs(rows: pd.DataFrame) -> pd.Series:
+    """Whether training stands still for workers for longer than it takes itself to receive their batches."""
+    still = rows[["cpu_us", "runqueue_us", "blocked_us"]].sum(axis=1)
+    return still.groupby(rows["rank"]).transform("sum") > (rows["stall_us"] - still).groupby(rows["rank"]).transform("sum")
 
 
 def _cannot_be_idle(rows: pd.DataFrame, lasting_us: pd.Series, on_cpu_us: pd.Series) -> pd.Series:

@@ -10,6 +10,9 @@ import pandas as pd
 FEWEST_STARTS: Final = 3
 """Starts of epochs from which on they are a pattern (a prior)."""
 
+COPYING_PARTS: Final = ("forward.cpu", "backward.cpu", "optimizer.cpu")
+"""Ledger parts in which a process writes to memory that forked workers share."""
+
 FIRST_STEPS_SHARE: Final = 0.50
 """Share of all waiting that lies in the first steps of epochs, from which on the start is the trouble (a prior)."""
 
@@ -60,6 +63,27 @@ def restart_excess(stall: pd.DataFrame, steps: pd.DataFrame) -> pd.Series:
     held = waited.where(is_first, 0.0).groupby(by_rank).transform("sum")
     is_pattern = (number >= FEWEST_STARTS) & (held > FIRST_STEPS_SHARE * waited.groupby(by_rank).transform("sum"))
     return (waited - median).clip(lower=0.0).where(is_first & is_pattern, 0.0)
+
+
+def copying_excess(ledger: pd.DataFrame, restarts: pd.DataFrame) -> pd.Series:
+    """What the first step of an epoch computes longer than the median step after workers were forked: memory is copied.
+
+    A page that a fork left to both processes is copied when either writes to it (fork(2): copy-on-write), so the training
+    thread's first pass through weights, gradients and optimizer after each start of workers is slow.
+
+    Parameters
+    ----------
+    ledger
+        Parts of the used steps.
+    restarts
+        rank, step, and lost_us of what `restart_excess` found: steps where that is 0 count nothing.
+    """
+    own = ledger[ledger["part"].isin(COPYING_PARTS)].groupby(["rank", "step"])["time_us"].sum()
+    rows = restarts[["rank", "step"]].assign(
+        own_us=own.reindex(pd.MultiIndex.from_frame(restarts[["rank", "step"]]), fill_value=0.0).to_numpy()
+    )
+    median = rows["own_us"].groupby(rows["rank"]).transform("median")
+    return (rows["own_us"] - median).clip(lower=0.0).where(restarts["lost_us"] > 0, 0.0)
 
 
 def outlier_excess(rows: pd.DataFrame, steps: pd.DataFrame, read_bytes_per_s: pd.Series) -> pd.Series:

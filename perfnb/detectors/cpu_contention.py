@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 import pandas as pd
 
-from perfnb.analyses.contention_free import RUNQUEUE_CLAIMS, run_queue_time
-from perfnb.analyses.sampled_steps import rate_in_steps
+from perfnb.analyses.contention_free import OWN_SHARE, RUNQUEUE_CLAIMS, cores_of_job, run_queue_time
 from perfnb.detector import Unmeasured, detector, example
 from perfnb.run import Machine
-
-_OWN_SHARE: Final = 0.8
-"""Of the cores the job may use: where its own processes take more, it competes with itself; a prior, of words alone."""
 
 
 @detector(
@@ -22,7 +16,7 @@ _OWN_SHARE: Final = 0.8
     claims=RUNQUEUE_CLAIMS,
     needs=("schedstat",),
     tier=2,
-    after=("cpu_quota_throttling", "thread_oversubscription"),
+    after=("cpu_quota_throttling", "thread_oversubscription", "oversubscribed_workers"),
     injected_by="cpu_hog",
     source="kernel documentation, schedstats: time spent waiting on a run queue; 5 % as torch_tb_profiler 0.4.3 reports waits",
     not_to_confuse_with=("python_overhead", "data_stall", "checkpoint_stall", "garbage_collection_pauses"),
@@ -75,7 +69,7 @@ def cpu_contention(
     phases: pd.DataFrame | None = None,
     host_samples: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Time for which the training thread was ready to run and had no core, and neither a quota nor its own threads are why.
+    """Time for which the training thread was ready to run and had no core, not for a quota, threads or workers of its own.
 
     It matters because nothing of the training itself is slow then: the remedy is a host with free cores, or fewer programs,
     loader workers or ranks on this one; the evidence says how many cores the job itself used meanwhile. It cannot see waiting
@@ -90,8 +84,6 @@ def cpu_contention(
     if host_samples is None or machine.cpu_capacity is None:
         return waited
     used = waited.merge(steps[["rank", "step", "start_us", "duration_us"]], on=["rank", "step"])
-    own = rate_in_steps(used, host_samples, "own_cpu_cores") + np.nan_to_num(
-        rate_in_steps(used, host_samples, "worker_cpu_cores")
-    )
-    by = np.where(own >= _OWN_SHARE * machine.cpu_capacity, "this job itself", "other programs")
+    own = cores_of_job(used, host_samples)
+    by = np.where(own >= OWN_SHARE * machine.cpu_capacity, "this job itself", "other programs")
     return used.assign(job_cpu_cores=own, by=np.where(np.isnan(own), "not known", by)).drop(columns=["start_us", "duration_us"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from perfnb.analyses.contention_free import OWN_SHARE, RUNQUEUE_CLAIMS, cores_of_job, run_queue_time
 from perfnb.analyses.loader_stall import STALL_PARTS, held_up_by_one_another, loader_stall, usable_cores
 from perfnb.detector import Unmeasured, detector, example
 from perfnb.run import Machine
@@ -27,8 +28,8 @@ def _text(stall: int, runqueue: float, *, workers: int = 8, ranks: int = 1) -> d
 
 @detector(
     family="data",
-    title="Loader workers that wait for a core",
-    claims=STALL_PARTS,
+    title="More loader workers than cores",
+    claims=(*STALL_PARTS, *RUNQUEUE_CLAIMS),
     needs=("loader",),
     after=("worker_restart",),
     injected_by="many_workers",
@@ -59,6 +60,21 @@ def _text(stall: int, runqueue: float, *, workers: int = 8, ranks: int = 1) -> d
             **_text(40, 0.25),
         ),
         example(
+            "the training thread waits 20 of 100 us for a core that 8 workers take, with it, of two",
+            lost_share=0.20,
+            signals=("loader",),
+            machine=Machine(cpu_capacity=2),
+            steps="""rank step start_us duration_us
+                     0    0    0        100
+                     0    1    100      100""",
+            phases="""rank step phase   wall_us cpu_us runqueue_us blocked_us
+                      0    0    forward 100     80     20          0
+                      0    1    forward 100     80     20          0""",
+            host_samples="""rank time_us workers own_cpu_cores worker_cpu_cores worker_runqueue_share worker_blocked_share
+                            0    0       8       -             -                -                     -
+                            0    200     8       0.8           1.0              0.1                   0.8""",
+        ),
+        example(
             "as many workers as cores: others take the cores",
             lost_share=0.0,
             signals=("loader",),
@@ -75,12 +91,13 @@ def oversubscribed_workers(
     machine: Machine,
     phases: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Time in which training waits for loader workers that wait for a core themselves, where they are more than there are cores.
+    """Time in which training waits for loader workers that wait for a core, or for a core that they take.
 
-    It fires where the workers spend at least .3 of their time on the run queue. It matters because each further worker then
-    takes memory and switches, and the training thread has to share its core. What it says is the most that fewer workers give
-    back: where samples need more CPU time than there is, they only wait less for one another. It cannot see what the training
-    thread itself waits for a core: that is `cpu_contention`.
+    They are too many where they are more than there are cores. Waiting for them counts where they spend at least .3 of their
+    time on the run queue; that the training thread waits for a core itself, where the job's own processes use at least .8 of
+    all cores on average: there it is they who take it. It matters because each further worker takes memory and switches, and
+    the training thread has to share its core. What it says is the most that fewer workers give back: where samples need more
+    CPU time than there is, they only wait less for one another. It cannot tell workers from other processes of the same job.
     """
     stall = loader_stall(ledger, steps, config, host_samples, phases)
     none = stall.rows.iloc[:0].assign(lost_us=0.0)
@@ -94,4 +111,19 @@ def oversubscribed_workers(
         return none
     if stall.reason:
         raise Unmeasured(stall.reason)
-    return stall.rows.assign(lost_us=held_up_by_one_another(stall, cores), workers=stall.workers, cores=cores)
+    own = _waited_for_a_core(ledger, steps, host_samples, phases, cores)
+    return stall.rows.merge(own, how="left", on=["rank", "step"]).assign(
+        lost_us=lambda rows: rows["own_runqueue_us"] + held_up_by_one_another(stall, cores).to_numpy(),
+        workers=stall.workers,
+        cores=cores,
+    )
+
+
+def _waited_for_a_core(
+    ledger: pd.DataFrame, steps: pd.DataFrame, host_samples: pd.DataFrame, phases: pd.DataFrame | None, cores: float
+) -> pd.DataFrame:
+    """What the training thread of each step waited for a core, where the job itself takes most of them; 0 where it does not."""
+    waited = run_queue_time(ledger, phases).merge(steps[["rank", "step", "start_us", "duration_us"]], on=["rank", "step"])
+    used = pd.Series(cores_of_job(waited, host_samples), index=waited.index).groupby(waited["rank"]).transform("mean")
+    lost = waited["runqueue_us"].where(used >= OWN_SHARE * cores, 0.0).fillna(0.0)
+    return waited[["rank", "step"]].assign(own_runqueue_us=lost)

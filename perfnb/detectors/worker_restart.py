@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from perfnb.analyses.loader_pauses import FEWEST_STARTS, epoch_starts, restart_excess
+from perfnb.analyses.loader_pauses import COPYING_PARTS, FEWEST_STARTS, copying_excess, epoch_starts, restart_excess
 from perfnb.analyses.loader_stall import STALL_PARTS, knob_or_none, stall_per_step, worker_count
 from perfnb.detector import Unmeasured, detector, example
 
@@ -26,7 +26,7 @@ def _text(first: int, other: int, epochs: int = 4, ranks: int = 1) -> dict[str, 
 @detector(
     family="data",
     title="Starting the loader's workers anew for each epoch",
-    claims=STALL_PARTS,
+    claims=(*STALL_PARTS, *COPYING_PARTS),
     needs=("loader",),
     injected_by="short_epochs",
     recorded_only_when="the detection benchmark injects it",
@@ -70,7 +70,8 @@ def worker_restart(
 ) -> pd.DataFrame:
     """Time in which training waits for the loader's workers to start and load their first batches, at the start of epochs.
 
-    The loss is what the first step of an epoch waits longer than the median step. It fires where at least three epochs began
+    The loss is what the first step of an epoch waits longer than the median step, and computes longer: after a fork each page of
+    memory is copied when it is first written. It fires where at least three epochs began
     and their first steps hold more than half of all waiting. It matters because workers can be kept from one epoch to the next.
     It cannot tell a start of workers from other work that only the first batch of an epoch needs, such as shuffling an index.
     """
@@ -87,4 +88,6 @@ def worker_restart(
         raise Unmeasured(message)
     if len(epoch_starts(steps)) < FEWEST_STARTS:
         return none
-    return stall.assign(lost_us=restart_excess(stall, steps), workers=workers)
+    waited = stall.assign(lost_us=restart_excess(stall, steps), workers=workers)
+    copied = copying_excess(ledger, waited)
+    return waited.assign(lost_us=waited["lost_us"] + copied, copied_us=copied)
