@@ -26,6 +26,8 @@ as the working directory, packs the folder and writes the file.
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
@@ -217,15 +219,24 @@ class Truth:
     by_block: tuple[float, ...] = ()
 
     @property
+    def error(self) -> float:
+        """Standard error of the share, from its blocks; 0 where there are too few to tell."""
+        return statistics.stdev(self.by_block) / math.sqrt(len(self.by_block)) if len(self.by_block) > 1 else 0.0
+
+    @property
     def label(self) -> Literal["positive", "negative", "between"]:
-        """Whether the cause must be found.
+        """Whether the cause must be found; "between" also where twice the standard error leaves room for the other label.
 
         Examples
         --------
         >>> [Truth("slow_item", "own", share, 1.0, 1.0).label for share in (0.08, 0.03, 0.029)]
         ['positive', 'between', 'negative']
+        >>> Truth("slow_item", "own", 0.1, 1.0, 1.0, by_block=(-0.1, 0.1, 0.3)).label
+        'between'
         """
-        return "positive" if self.share >= POSITIVE_FROM else "negative" if self.share < NEGATIVE_BELOW else "between"
+        if self.share >= POSITIVE_FROM and self.share - 2 * self.error > NEGATIVE_BELOW:
+            return "positive"
+        return "negative" if self.share < NEGATIVE_BELOW and self.share + 2 * self.error < POSITIVE_FROM else "between"
 
 
 @dataclass(frozen=True, slots=True)

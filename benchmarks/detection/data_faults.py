@@ -84,9 +84,9 @@ def cold_read(plan: Plan, _: float) -> Sides:
 
 
 def cold_first_third(plan: Plan, _: float) -> Sides:
-    """The first third of the samples that are read comes from the disk, the rest from the page cache."""
+    """The first third of the samples that are read comes from the disk, the rest from the page cache; without the cause, all."""
     _cold_file()
-    return replace(plan, item=_FirstThird()), removed(plan)
+    return replace(plan, item=_FirstThird()), replace(plan, item=partial(_read, is_cold=False))
 
 
 class _FirstThird:
@@ -170,7 +170,10 @@ FAULTS: Final = (
     _fault("cold_first_third", ("cold_cache",), cold_first_third, doses=ONCE, accepted=("data_stall", "slow_sample_read")),
     _fault("heavy_transform", ("slow_transform",), heavy_transform),
     _fault("rare_slow_item", ("outlier_samples",), rare_slow_item, doses=ONCE, accepted=("data_stall", "outlier_steps")),
-    _fault("short_epochs", ("worker_restart",), short_epochs, doses=ONCE, accepted=("data_stall", "outlier_steps")),
+    # Workers that start take the training's core: that wait is true, and its own line.
+    _fault(
+        "short_epochs", ("worker_restart",), short_epochs, doses=ONCE, accepted=("data_stall", "outlier_steps", "cpu_contention")
+    ),
     _fault(
         "many_workers",
         ("oversubscribed_workers",),

@@ -228,7 +228,15 @@ FAULTS: Final = (
     _fault("frequent_save", "host", ("checkpoint_stall",), frequent_save, accepted=("outlier_steps",)),
     _fault("garbage", "host", ("garbage_collection_pauses",), garbage, accepted=("outlier_steps",)),
     # one batch size, and an optimizer that is light: whether the rest would pay for a larger batch stands in no table
-    _fault("tiny_batch", "device compute", ("undersized_batch",), tiny_batch, accepted=("python_overhead",), **_NOT_ON_CPU),
+    # what a batch costs the loop and the loader besides its samples is a larger share of a step of one sample
+    _fault(
+        "tiny_batch",
+        "device compute",
+        ("undersized_batch",),
+        tiny_batch,
+        accepted=("python_overhead", "slow_transform", "data_stall"),
+        **_NOT_ON_CPU,
+    ),
     _fault("small_ops", "device idle", ("launch_overhead",), small_ops, **_NOT_ON_CPU),
     _fault("double_precision", "device compute", ("full_precision_math",), double_precision, **_NOT_ON_CPU),
     _fault("shape_churn", "device idle", ("recompilation",), shape_churn, doses=ONCE),

@@ -205,7 +205,7 @@ def _seen(blocks: Sequence[Block]) -> dict[str, float]:
 
 
 def _amount(fault: Fault, base: Plan, case: Case) -> float:
-    """How much of a fault makes the dose: tried in short blocks, each corrected by the odds that the one before gave."""
+    """How much of a fault makes the dose: tried in pairs of short blocks, corrected by the odds that all pairs so far gave."""
     dose: Dose = case.dose
     if dose == ON:
         return 0.0
@@ -213,14 +213,18 @@ def _amount(fault: Fault, base: Plan, case: Case) -> float:
         return float(dose)
     fault = BY_ID[_CALIBRATED_AS.get(fault.id, fault.id)]
     steps = STEPS if fault.id in _MADE_OF_BLOCKS else _CALIBRATION_STEPS
-    without = block(fault.inject(base, 1e-3)[1], steps, case.seed)
     wanted = dose / (1 - dose)
-    amount = _mean([without], fault.clock) / 1e6 * wanted
-    for _ in range(_TRIES):
-        with_fault = block(_started(fault.inject(base, amount)[0], [fault]), steps, case.seed)
-        odds = _mean([with_fault], fault.clock) / _mean([without], fault.clock) - 1
-        factor = min(max(wanted / max(odds, 1e-9), 1 / _LARGEST_FACTOR), _LARGEST_FACTOR)
-        if abs(factor - 1) < _CLOSE:
+    sides, tried, odds = fault.inject(base, 1e-3), 0.0, 0.0
+    amount = 0.0
+    for number in range(_TRIES):
+        without_us = _mean([block(sides[1], steps, case.seed + number)], fault.clock)
+        if number == 0:
+            amount = without_us / 1e6 * wanted
+        sides = fault.inject(base, amount)
+        with_us = _mean([block(_started(sides[0], [fault]), steps, case.seed + number)], fault.clock)
+        tried, odds = tried + amount, odds + with_us / without_us - 1
+        factor = min(max(wanted * tried / max(odds, 1e-9) / amount, 1 / _LARGEST_FACTOR), _LARGEST_FACTOR)
+        if number > 0 and abs(factor - 1) < _CLOSE:
             break
         amount *= factor
     return amount
