@@ -175,7 +175,8 @@ def frameless(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     -------
     dict
         `segments`: those of the snapshot, with address, total_size, stream, segment_type, is_expandable and `blocks` as lists of
-        address, size, requested_size, state. `events`: of each device a list of `SNAPSHOT_COLUMNS`. `allocator_settings`.
+        address, size, requested_size, state. `events`: of each device a list of `event_columns`, which are `SNAPSHOT_COLUMNS`
+        and, where memory ran out, device_free. `allocator_settings`.
     """
     kept = ("device", "address", "total_size", "stream", "segment_type", "is_expandable", "segment_pool_id")
     segments = []
@@ -186,8 +187,11 @@ def frameless(snapshot: Mapping[str, Any]) -> dict[str, Any]:
             blocks.append([at, block["size"], block.get("requested_size"), block["state"]])
             address = at + block["size"]
         segments.append({name: segment[name] for name in kept if name in segment} | {"blocks": blocks})
-    events = [[[event.get(name) for name in SNAPSHOT_COLUMNS] for event in trace] for trace in snapshot.get("device_traces", [])]
-    return {"segments": segments, "event_columns": list(SNAPSHOT_COLUMNS), "events": events,
+    traces = snapshot.get("device_traces", [])
+    ran_out = any(event.get("action") == "oom" for trace in traces for event in trace)
+    columns = [*SNAPSHOT_COLUMNS, *(("device_free",) if ran_out else ())]  # what the device had free, of each failure
+    events = [[[event.get(name) for name in columns] for event in trace] for trace in traces]
+    return {"segments": segments, "event_columns": columns, "events": events,
             "allocator_settings": dict(snapshot.get("allocator_settings", {}))}  # fmt: skip
 
 
