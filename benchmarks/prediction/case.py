@@ -12,8 +12,8 @@ before     the recorded run before the change, one recording per rank (`benchmar
 probes     fields of `benchmarks.prediction.probing.Probes`: what perfnb's probes measured before the prediction
 earlier    batch size to the recordings of a run at that size, made before the prediction; of changes of the batch size
 blocks     in the order in which they ran: {"side", "began_at": UTC, "step_us": whole microseconds of each steady step,
-           "pressure", "foreign_cores", "seconds"}
-idle       {"pressure", "foreign_cores", "seconds"} while nothing of ours ran, just before the run before
+           and fields of `benchmarks.prediction.trial.Around`}
+idle       fields of the same while nothing of ours ran, just before the run before
 around     the same during the run before
 needs      of a refusal: what would answer the question
 provenance program, commit, versions, machine, recorded_at, seconds

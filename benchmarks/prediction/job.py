@@ -22,7 +22,7 @@ from benchmarks.prediction.samples import Pair, Samples, loader_of
 from benchmarks.prediction.workloads import DATA, RANKS, WORKLOADS, Workload
 from perfnb.record.recorder import Recorder
 
-LIVE_OBJECTS: Final = 120_000
+LIVE_OBJECTS: Final = 60_000
 """Python objects of trainings that collect garbage themselves, as a data set of rows would be."""
 
 _CYCLES: Final = 200

@@ -26,7 +26,7 @@ from perfnb.whatif.step_model import predict, shadow
 
 FORMAT: Final = 1
 PREDICTED: Final = ".prediction.json"
-RUN_STEPS: Final = 100
+RUN_STEPS: Final = 90
 """Of the run before, as a user would have it."""
 
 STEPS: Final = 56

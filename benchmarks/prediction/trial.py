@@ -42,12 +42,15 @@ class Around:
         Share of the time in which some task waited for a core (PSI "some", from its running total).
     foreign_cores
         Cores that processes of others used, time stolen by the hypervisor included.
+    yielding_cores
+        Of these, what ran at a lower priority (nice above 0) and so gives way at once; it shares caches and memory all the same.
     seconds
         How long.
     """
 
     pressure: float
     foreign_cores: float
+    yielding_cores: float
     seconds: float
 
 
@@ -58,18 +61,19 @@ class _Clock:
         self._began = self._read()
 
     @staticmethod
-    def _read() -> tuple[float, float, float, float]:
+    def _read() -> tuple[float, float, float, float, float]:
         busy = [int(word) for word in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
         used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         own = sum(each.ru_utime + each.ru_stime for each in used)
         pressed = int(Path("/proc/pressure/cpu").read_text(encoding="ascii").split("total=", 1)[1].split()[0])
-        return time.monotonic(), (sum(busy) - busy[3] - busy[4]) / _TICKS, own, pressed / 1e6
+        yielding = busy[1] / _TICKS - (own if os.nice(0) > 0 else 0.0)
+        return time.monotonic(), (sum(busy) - busy[3] - busy[4]) / _TICKS, own, pressed / 1e6, yielding
 
     def around(self) -> Around:
         """What happened since it was made."""
         passed = [now - then for now, then in zip(self._read(), self._began, strict=True)]
-        seconds, busy, own, pressed = passed
-        return Around(min(pressed / seconds, 1.0), max(busy - own, 0.0) / seconds, seconds)
+        seconds, busy, own, pressed, yielding = passed
+        return Around(min(pressed / seconds, 1.0), max(busy - own, 0.0) / seconds, max(yielding, 0.0) / seconds, seconds)
 
 
 def idle(over_s: float) -> Around:

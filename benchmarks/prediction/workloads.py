@@ -43,12 +43,12 @@ class Cost:
 DATA: Final[Mapping[str, Cost]] = MappingProxyType(
     {
         "memory": Cost(),
-        "waits": Cost(wait_ms=25.0),
-        "long_waits": Cost(wait_ms=80.0),
-        "transforms": Cost(cpu_ms=15.0),
-        "long_transforms": Cost(cpu_ms=45.0),
-        "mixed": Cost(wait_ms=15.0, cpu_ms=10.0),
-        "uneven_waits": Cost(wait_ms=25.0, sigma=1.0),
+        "waits": Cost(wait_ms=20.0),
+        "long_waits": Cost(wait_ms=50.0),
+        "transforms": Cost(cpu_ms=12.0),
+        "long_transforms": Cost(cpu_ms=30.0),
+        "mixed": Cost(wait_ms=10.0, cpu_ms=8.0),
+        "uneven_waits": Cost(wait_ms=20.0, sigma=0.8),
     }
 )
 
@@ -78,7 +78,7 @@ class Workload:
     batch_size: int
     build: Callable[[int], Parts]
     world_size: int = 1
-    logged_values: int = 20_000
+    logged_values: int = 10_000
     start: Mapping[str, Any] = field(default_factory=dict)
 
     def config(self, case: PairCase) -> dict[str, Any]:
@@ -179,25 +179,25 @@ def _flat_cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.cross_entropy(scores, targets.flatten())
 
 
-# Batches such that a step takes some 20 to 40 ms with one thread, of which handing a batch over is then a small part.
+# Batches such that a step takes some 10 to 25 ms with one thread, of which handing a batch over is then a small part.
 WORKLOADS: Final[Mapping[str, Workload]] = MappingProxyType(
     {
         each.name: each
         for each in (
-            Workload("mlp", "development", 40, _of_detection("mlp")),
-            Workload("cnn", "development", 48, _of_detection("cnn")),
-            Workload("large_images", "development", 32, _large_images, logged_values=2_000),
-            Workload("mlp_ranks", "development", 384, _of_ranks("mlp", 4 << 20), RANKS),
-            Workload("cnn_ranks", "development", 32, _of_ranks("cnn", 1 << 20), RANKS),
-            Workload("gru_language_model", "scored", 48, _of_detection("gru_language_model")),
-            Workload("small_transformer", "scored", 40, _of_detection("small_transformer")),
-            Workload("embedding_recommender", "scored", 40, _of_detection("embedding_recommender")),
-            Workload("residual_cnn", "scored", 24, _images),
-            Workload("autoencoder", "scored", 256, _autoencoder),
-            Workload("long_signals", "scored", 32, _long_signals, logged_values=2_000),
-            Workload("gru_ranks", "scored", 48, _of_ranks("gru", 2 << 20), RANKS),
-            Workload("transformer_ranks", "scored", 24, _of_ranks("transformer", 4 << 20), RANKS),
-            Workload("recommender_ranks", "scored", 512, _of_ranks("recommender", 0), RANKS),
+            Workload("mlp", "development", 20, _of_detection("mlp")),
+            Workload("cnn", "development", 24, _of_detection("cnn")),
+            Workload("large_images", "development", 24, _large_images, logged_values=2_000),
+            Workload("mlp_ranks", "development", 192, _of_ranks("mlp", 2 << 20), RANKS),
+            Workload("cnn_ranks", "development", 20, _of_ranks("cnn", 1 << 20), RANKS),
+            Workload("gru_language_model", "scored", 24, _of_detection("gru_language_model")),
+            Workload("small_transformer", "scored", 16, _of_detection("small_transformer")),
+            Workload("embedding_recommender", "scored", 20, _of_detection("embedding_recommender")),
+            Workload("residual_cnn", "scored", 10, _images),
+            Workload("autoencoder", "scored", 128, _autoencoder),
+            Workload("long_signals", "scored", 24, _long_signals, logged_values=2_000),
+            Workload("gru_ranks", "scored", 24, _of_ranks("gru", 2 << 20), RANKS),
+            Workload("transformer_ranks", "scored", 12, _of_ranks("transformer", 2 << 20), RANKS),
+            Workload("recommender_ranks", "scored", 256, _of_ranks("recommender", 0), RANKS),
         )
     }
 )

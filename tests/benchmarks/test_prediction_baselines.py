@@ -50,7 +50,7 @@ def pair(changes: dict[str, Any], start: dict[str, Any] | None = None, earlier: 
         ({"optimizer_implementation": "fused"}, {}, 90.0),
         ({"torch_num_threads": 2}, {}, 72.5),  # half of what computes
         ({"torch_num_threads": 4}, {"torch_num_threads": 2}, 100.0),  # there are two cores
-        ({"batch_size": 60}, {}, 150.0),
+        ({"batch_size": 30}, {}, 150.0),
         ({"gradient_accumulation_steps": 2}, {}, 200.0),
         ({"num_workers": 2, "log_every_n_steps": 10}, {"log_every_n_steps": 1}, 55.5),  # shares are added
     ],
@@ -85,14 +85,14 @@ def test_the_bound_needs_a_batch_that_was_timed_where_workers_loaded() -> None:
 
 
 def test_a_line_goes_through_the_steps_of_three_sizes() -> None:
-    # 20 samples take 60 us, 30 take 80, 40 take 100: 20 us and 2 us a sample
-    found = baselines(pair({"batch_size": 60}, earlier={20: run(0.6), 30: run(0.8)}))
+    # 10 samples take 60 us, 15 take 80, 20 take 100: 20 us and 4 us a sample
+    found = baselines(pair({"batch_size": 30}, earlier={10: run(0.6), 15: run(0.8)}))
 
     assert found["line"] == pytest.approx(140.0)
 
 
 def test_no_line_without_three_sizes() -> None:
-    assert math.isnan(baselines(pair({"batch_size": 60}))["line"])
+    assert math.isnan(baselines(pair({"batch_size": 30}))["line"])
     assert math.isnan(baselines(pair({"num_workers": 2}))["line"])
 
 
