@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Final, Literal, cast
 
 import numpy as np
@@ -83,14 +84,44 @@ def device_breakdown(run: Run, by: Literal["window", "step"] = "window") -> pd.D
 
 def devices(run: Run) -> Iterator[tuple[int, int, pd.DataFrame]]:
     """Rank, device and device ops of each device; ops whose device is not known count as device -1."""
-    numbered = run.device_ops.assign(device=run.device_ops["device"].fillna(-1).astype("int64"))
-    for key, ops in numbered.groupby(["rank", "device"]):
-        rank, device = cast("tuple[int, int]", key)
-        yield int(rank), int(device), ops
+    kept = _kept.of()
+    if kept is None or kept is not run.device_ops:
+        numbered = run.device_ops.assign(device=run.device_ops["device"].fillna(-1).astype("int64"))
+        found = []
+        for key, ops in numbered.groupby(["rank", "device"]):
+            rank, device = cast("tuple[int, int]", key)
+            found.append((int(rank), int(device), ops))
+        _kept.of, _kept.devices, _kept.unions = weakref.ref(run.device_ops, _kept.forget), found, {}
+    yield from _kept.devices
+
+
+class _Kept:
+    """Ops by device of the table asked for last: many answers of one diagnosis ask the same; tables are never changed in place."""
+
+    def __init__(self) -> None:
+        self.of: Callable[[], pd.DataFrame | None] = lambda: None
+        self.devices: list[tuple[int, int, pd.DataFrame]] = []
+        self.unions: dict[int, tuple[Intervals, Intervals, Intervals]] = {}
+
+    def forget(self, gone: object) -> None:
+        """Let go of what belongs to a table that is gone, where no other took its place."""
+        if self.of is gone:
+            self.__init__()  # type: ignore[misc]
+
+
+_kept: Final = _Kept()
 
 
 def unions(ops: pd.DataFrame) -> tuple[Intervals, Intervals, Intervals]:
     """Unions of compute, of communication, and of copies with memsets."""
+    if not any(ops is each for _, _, each in _kept.devices):
+        return _unions(ops)
+    if id(ops) not in _kept.unions:
+        _kept.unions[id(ops)] = _unions(ops)
+    return _kept.unions[id(ops)]
+
+
+def _unions(ops: pd.DataFrame) -> tuple[Intervals, Intervals, Intervals]:
     start = ops["start_us"].to_numpy()
     end = start + ops["duration_us"].to_numpy()
     compute, communication = (ops["kind"].eq(kind).to_numpy(dtype=bool) for kind in ("compute", "communication"))
