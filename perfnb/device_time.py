@@ -96,7 +96,7 @@ def devices(run: Run) -> Iterator[tuple[int, int, pd.DataFrame]]:
 
 
 class _Kept:
-    """Ops by device of the table asked for last: many answers of one diagnosis ask the same; tables are never changed in place."""
+    """Ops by device of the table asked for last: many answers of one diagnosis ask the same. Tables are not changed in place."""
 
     def __init__(self) -> None:
         self.of: Callable[[], pd.DataFrame | None] = lambda: None
