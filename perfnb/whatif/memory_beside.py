@@ -10,7 +10,7 @@ import pandas as pd
 
 from perfnb.analyses.device_memory import device_memory, peaks_of
 from perfnb.analyses.held_memory import held_memory
-from perfnb.prediction import Change, MemoryPart, Unknown
+from perfnb.prediction import Change, MemoryPart, Prediction, Unknown
 from perfnb.read.memory_snapshot.allocator_settings import KNOBS
 from perfnb.run import Run
 from perfnb.text import byte_size
@@ -88,6 +88,34 @@ def memory_beside(
         named = ", ".join(sorted(others))
         return Unknown(f"what {named} does to the memory takes a dry run of the training", _MODEL_NEEDS)
     return _bounded(run, [change for change in own if change.knob in SIZE_POWER], usable, now)
+
+
+def memory_part(
+    run: Run, changes: Mapping[str, Any] | Sequence[Change], config: Mapping[str, Any] | None = None
+) -> MemoryPart | None:
+    """Memory beside a prediction of time, from the run alone; None where the changes do not concern it, or nothing tells."""
+    found = memory_beside(run, changes, config)
+    return None if isinstance(found, Unknown) else found
+
+
+def memory_problem(
+    run: Run, changes: Mapping[str, Any] | Sequence[Change], config: Mapping[str, Any] | None = None
+) -> Unknown | None:
+    """Why no speed may be shown for these changes: their memory may not suffice; None where nothing speaks against it."""
+    part = memory_part(run, changes, config)
+    return out_of_memory_reason(part) if part is not None and part.is_at_risk else None
+
+
+def predict_peak(
+    run: Run, changes: Mapping[str, Any] | Sequence[Change], config: Mapping[str, Any] | None = None
+) -> Prediction | Unknown:
+    """Peak memory as a prediction of its own, metric `memory_bytes`, for knobs that are of memory alone too."""
+    part = memory_beside(run, changes, config)
+    if isinstance(part, Unknown):
+        return part
+    notes = (f"level {part.level}: {part.basis}", part.verdict, *part.assumptions)
+    sizes = (part.before_bytes, part.after_bytes, part.low_bytes, part.high_bytes)
+    return Prediction("memory_bytes", *map(float, sizes), "prior", notes, "memory 1", memory=part)
 
 
 def out_of_memory_reason(part: MemoryPart) -> Unknown:

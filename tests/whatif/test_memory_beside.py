@@ -9,7 +9,7 @@ import pytest
 from perfnb.prediction import Change, MemoryPart, Prediction, Unknown
 from perfnb.run import Machine, Run
 from perfnb.tables import table_from_text
-from perfnb.whatif.memory_beside import memory_beside, out_of_memory_reason
+from perfnb.whatif.memory_beside import memory_beside, memory_part, memory_problem, out_of_memory_reason, predict_peak
 
 MIB = 1 << 20
 ENDS = """rank step device allocated_bytes peak_allocated_bytes peak_reserved_bytes
@@ -111,6 +111,26 @@ def test_where_the_reserved_peak_passes_the_limit_what_is_required_decides() -> 
 
     assert found.verdict == "does not fit"
     assert any("are required" in one for one in found.assumptions)
+
+
+def test_no_speed_is_shown_where_memory_may_not_suffice() -> None:
+    larger, smaller = {"batch_size": 16}, {"batch_size": 4}
+
+    problem = memory_problem(recorded(), larger, {"batch_size": 8})
+
+    assert problem is not None
+    assert "may run out of memory" in problem.reason
+    assert memory_problem(recorded(), smaller, {"batch_size": 8}) is None
+    assert memory_part(recorded(), {"num_workers": 2}, {"num_workers": 0}) is None
+
+
+def test_the_peak_is_a_prediction_of_its_own() -> None:
+    found = predict_peak(recorded(), {"batch_size": 16}, {"batch_size": 8})
+
+    assert isinstance(found, Prediction)
+    assert (found.metric, found.before, found.after, found.low, found.high) == ("memory_bytes", 1000, 1700, 1000, 1700)
+    assert "may run out of memory" in found.assumptions
+    assert isinstance(predict_peak(Run(), {"batch_size": 16}, {"batch_size": 8}), Unknown)
 
 
 def test_a_prediction_can_hold_its_memory() -> None:
