@@ -13,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SUM = re.compile(r"^(Found|Success|All checks|Contracts:|TOTAL|Coverage failure)|\b(passed|failed|formatted|error)\b")
+COVERAGE = ("--cov", "--cov-report=")
 SANITIZE = ("--nbval-sanitize-with", "tests/sanitize.cfg")
 
 
@@ -51,7 +52,8 @@ CHECKS = (
     Check("ruff check", ("-m", "ruff", "check", ".")),
     Check("mypy --strict", ("-m", "mypy")),
     Check("import-linter", ("-c", "from importlinter.cli import lint_imports_command as check; check()", "--no-logo")),
-    Check("pytest with doctests", ("-m", "pytest", "--cov", "--cov-report=")),
+    Check("pytest with doctests", ("-m", "pytest", "-m", "not alone", "-n", "2", "--dist", "loadfile", *COVERAGE)),
+    Check("pytest one by one", ("-m", "pytest", "-m", "alone", "--cov-append", *COVERAGE)),
     Check("branch coverage", ("-m", "coverage", "report", "--sort=cover")),
     Check("notebooks, strict nbval", ("-m", "pytest", "--nbval", "--nbval-current-env", *SANITIZE, "notebooks")),
 )

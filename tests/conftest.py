@@ -16,9 +16,19 @@ _CORPUS = Path(os.environ.get("PERFNB_CORPUS", REPOSITORY.parent / "shared" / "c
 _BROWSER_IS_REQUIRED = os.environ.get("PERFNB_REQUIRE_BROWSER") == "1"
 _HERE = ("127.0.0.1", "::1", "localhost")
 
+_ALONE = ("browser", "record", "benchmarks", "test_kernel.py", "test_tutorial.py", "test_plan.py", "test_monitor.py")
+"""Folders and files whose tests measure time, fill the cores themselves or wait for a server: they run one by one."""
+
 # Loaded machines miss any deadline; examples drawn anew would make a failure that nobody can repeat.
 hypothesis.settings.register_profile("perfnb", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("perfnb")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what must not run beside other tests."""
+    for item in items:
+        if set(item.path.relative_to(REPOSITORY).parts) & set(_ALONE) and "tests" in item.path.parts:
+            item.add_marker(pytest.mark.alone)
 
 
 @pytest.fixture(scope="session")

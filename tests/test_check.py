@@ -59,7 +59,16 @@ def test_checks_can_be_chosen_by_how_their_name_starts(
 def test_the_checks_are_the_ones_that_the_house_style_names(check: ModuleType) -> None:
     commands = [" ".join(each.arguments) for each in check.CHECKS]
 
-    for word in ("ruff format --check", "ruff check", "mypy", "lint_imports", "pytest --cov", "coverage report", "--nbval "):
+    for word in (
+        "ruff format --check",
+        "ruff check",
+        "mypy",
+        "lint_imports",
+        "pytest -m not alone",
+        "pytest -m alone",
+        "coverage report",
+        "--nbval ",
+    ):
         assert sum(word in command for command in commands) == 1
 
 
