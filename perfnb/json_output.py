@@ -18,6 +18,7 @@ _FINDING: Final = ("detector", "category", "severity", "low", "high", "lost_us",
 _ON_THE_CURVE: Final = ("detector", "tier", "confidence", "record", "ranks", "steps", "summary")
 _CLEARED: Final = ("detector", "category", "severity", "flag_above", "summary")
 _UNMEASURED: Final = ("detector", "category", "reason")
+_MEMORY: Final = ("what", "before_bytes", "after_bytes", "low_bytes", "high_bytes", "usable_bytes", "level", "verdict", "basis")
 _PREDICTION: Final = ("metric", "before", "after", "low", "high", "basis")
 
 
@@ -112,7 +113,10 @@ def answer(prediction: Prediction | Unknown) -> dict[str, Any]:
     """
     if isinstance(prediction, Unknown):
         return {"unknown": _picked(prediction, ("reason", "needs"))}
-    return {"prediction": _picked(prediction, (*_PREDICTION, "assumptions"))}
+    picked = _picked(prediction, (*_PREDICTION, "assumptions"))
+    if prediction.memory is not None:
+        picked["memory"] = _picked(prediction.memory, _MEMORY)
+    return {"prediction": picked}
 
 
 def rows(frame: pd.DataFrame, missing: str = "") -> dict[str, Any]:

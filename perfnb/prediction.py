@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Final, Literal
 
+from perfnb.text import byte_size
+
 Z_OF_80_PERCENT: Final = NormalDist().inv_cdf(0.9)
 """Half-width of an 80 % interval in standard deviations."""
 
@@ -80,6 +82,19 @@ class MemoryPart:
         if self.high_bytes > self.usable_bytes:
             return "may run out of memory"
         return "fits" if self.level in "AB" else "may fit"
+
+    @property
+    def words(self) -> str:
+        """Both peaks with the interval, the level and the verdict, in a line.
+
+        Examples
+        --------
+        >>> MemoryPart("allocated", 1 << 30, 2 << 30, 1 << 30, 3 << 30, 8 << 30, "D", "a bound").words
+        'peak allocated 1.00 GiB -> 2.00 GiB (1.00 GiB to 3.00 GiB, level D, a prior) of 8.00 GiB usable: may fit'
+        """
+        before, after, low, high = map(byte_size, (self.before_bytes, self.after_bytes, self.low_bytes, self.high_bytes))
+        usable = "" if self.usable_bytes is None else f" of {byte_size(self.usable_bytes)} usable"
+        return f"peak {self.what} {before} -> {after} ({low} to {high}, level {self.level}, a prior){usable}: {self.verdict}"
 
     @property
     def is_at_risk(self) -> bool:

@@ -81,7 +81,9 @@ def prediction(settings: Mapping[str, Any], config: Mapping[str, Any], answer: P
     changes = table(("knob", "before", "after"), [(knob, before[knob], str(after)) for knob, after in settings.items()])
     assumptions = answer.assumptions if isinstance(answer, Prediction) else ()
     assumed = table((), [("Assumed", assumptions)]) if assumptions else ""
-    return "\n\n".join(filter(None, (changes, table((), [("Answer", _predicted(answer))]), assumed)))
+    memory = answer.memory if isinstance(answer, Prediction) else None
+    told = [("Answer", _predicted(answer)), *([("Memory", memory.words)] if memory is not None else [])]
+    return "\n\n".join(filter(None, (changes, table((), told), assumed)))
 
 
 def accuracy(rows: pd.DataFrame, notes: Iterable[str]) -> str:
