@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfnb.whatif.loader_queue import Phases, merged, simulate, steady_step_us
+from perfnb.whatif.loader_queue import NEXT, Phases, merged, simulate, steady_step_us
+from perfnb.whatif.shared_cores import Actor
 
 
 def waits(*amounts: float) -> list[Phases]:
@@ -129,6 +131,34 @@ def test_starting_taking_and_pinning_cost_time(costs: dict[str, float], expected
     assert found.delivered_us == expected
 
 
+def test_a_loop_that_is_a_generator_is_sent_the_clock() -> None:
+    def loop() -> Actor:
+        yield NEXT
+        while True:
+            now = yield "cpu", 3.0
+            yield "until", now + 4.0
+            yield NEXT
+
+    found = simulate(waits(10, 10, 10, 10), loop, workers=2)
+
+    assert found.delivered_us == [10, 17, 24, 31]  # 3 of work, 4 until a device is done
+    assert found.end_us == [17, 24, 31, 38]
+
+
+def test_the_pinning_thread_takes_batches_as_they_arrive() -> None:
+    found = simulate(waits(60, 10, 10, 10), waits(5), workers=2, prefetch=1, in_order=False, pin_us=2)
+
+    # worker 1 makes batches 1, 2 and 3, each put when the one before is taken: 10-12, 22-24, 34-36; batch 0 comes at 60-62
+    assert found.delivered_us == [12, 24, 36, 62]
+
+
+def test_workers_that_start_make_their_batches_side_by_side_and_the_loop_takes_them_in_turn() -> None:
+    found = simulate(waits(*[10] * 6), [()], workers=2, prefetch=1, get_us=3, fork_us=2, in_order=False)
+
+    # indices go out at 4, both batches are made at 14; each takes 3 to take, and its worker begins the next one then
+    assert found.delivered_us == [17, 20, 30, 33, 43, 46]
+
+
 def test_merged_phases_keep_waits_and_cpu_apart() -> None:
     batch = (("wait", 5.0), ("cpu", 1.0)) * 16 + (("cpu", 2.0),)
 
@@ -194,6 +224,33 @@ def test_a_little_more_core_can_be_later() -> None:
 
     assert one_core == 63  # with 1.3 cores batch 1 is made sooner, so the loop meets batch 2's computing and slows it
     assert more == pytest.approx(63.5325, abs=1e-4)
+
+
+@given(
+    st.lists(ANY_PHASES, min_size=1, max_size=10),
+    ANY_PHASES,
+    st.fixed_dictionaries(
+        SIZES
+        | {
+            "in_order": st.booleans(),
+            "cores": st.sampled_from([1.0, 2.5]),
+            "foreign": st.sampled_from([0.0, 0.5, 3.0]),
+            "pin_us": st.sampled_from([None, 2.0]),
+            "get_us": st.sampled_from([0.0, 3.0]),
+            "fork_us": st.sampled_from([0.0, 5.0]),
+            "init_us": st.sampled_from([0.0, 7.0]),
+        }
+    ),
+)
+def test_every_batch_is_delivered_once_and_no_wait_is_negative(
+    batches: list[Phases], consumer: Phases, options: dict[str, Any]
+) -> None:
+    found = simulate(batches, [consumer], **options)
+
+    assert len(found.delivered_us) == len(found.end_us) == len(batches)
+    assert found.delivered_us == sorted(found.delivered_us)
+    assert all(wait >= 0.0 for wait in found.wait_us)
+    assert all(taken <= end for taken, end in zip(found.delivered_us, found.end_us, strict=True))
 
 
 @given(st.lists(WAITS, min_size=1, max_size=10), WAITS, st.integers(0, 9), st.fixed_dictionaries(SIZES))
