@@ -98,10 +98,12 @@ def _call(torch: Any, collective: str, kind: Any, size: int, device: Any, group:
     elements = max(size // kind.itemsize // ranks, 1) * ranks
     whole = torch.zeros(elements, dtype=kind, device=device)
     part = torch.zeros(elements // ranks, dtype=kind, device=device)
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # torch 2.13 renamed both
+    scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
     calls: dict[str, Callable[[], Any]] = {
         "all_reduce": lambda: dist.all_reduce(whole, group=group),
-        "all_gather": lambda: dist.all_gather_into_tensor(whole, part, group=group),
-        "reduce_scatter": lambda: dist.reduce_scatter_tensor(part, whole, group=group),
+        "all_gather": lambda: gather(whole, part, group=group),
+        "reduce_scatter": lambda: scatter(part, whole, group=group),
     }
     if collective not in calls:
         message = f"{collective!r} cannot be probed: there are {', '.join(calls)}"

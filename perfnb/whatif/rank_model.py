@@ -178,7 +178,7 @@ def _rank_model(run: Run, rank: int, steps: pd.DataFrame, work: pd.DataFrame) ->
     graph = build_timeline(run, rank, steps) if run.is_device_job else None
     if isinstance(graph, Timeline):
         program = compile_timeline(graph)
-        batches = _recorded_waits(graph)
+        batches = recorded_waits(graph)
         pause = float(np.mean(np.diff(graph.edges_us) - steps["duration_us"].to_numpy()))
         replayed = replayed_steps_us(program, [each.total_us for step in batches for each in step])
         error = sum(replayed) / float(np.diff(graph.edges_us).sum()) - 1.0
@@ -242,7 +242,7 @@ def _times(
     return tuple(tuple(Time(float(wait), float(cpu)) for wait, cpu in parts[name]) for name in ("data", "rest"))  # type: ignore[return-value]
 
 
-def _recorded_waits(graph: Timeline) -> tuple[tuple[Time, ...], ...]:
+def recorded_waits(graph: Timeline) -> tuple[tuple[Time, ...], ...]:
     """Loader waits of each step; a step without one takes a batch that costs nothing."""
     found: list[list[Time]] = [[] for _ in graph.edges_us[1:]]
     for block in graph.blocks:
