@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perfnb.run import Run
+from perfnb.whatif.dry_run_estimate import doubt_of
 from perfnb.whatif.dry_run_levels import MIB, Residual, corrected, interval
+from perfnb.whatif.dry_run_trace import DryRun
 
 DRY = {"forward": 1000, "backward": 900}
 
@@ -61,3 +64,32 @@ def test_the_point_lies_in_its_interval(size: int, points: list[tuple[int, int]]
 
 def test_no_point_adds_nothing() -> None:
     assert corrected(DRY, [], 4) == pytest.approx({"forward": 0.0, "backward": 0.0})
+
+
+def lstm(residuals: list[Residual], size: int, *, by_line: bool = True) -> str:
+    """What is said of an LSTM's dry run; numbers as measured by benchmarks/memory/dry_run.py."""
+    dry = DryRun(Run(), {"backward": 4_097_384}, {"backward": 0}, None, ("aten::mkldnn_rnn_layer",), (), (), (), ())
+    point = 4_097_384 + round(corrected(dry.phase_bytes, residuals, size)["backward"])
+    return doubt_of(dry, residuals, size, point, has_scratch=True, by_line=by_line)
+
+
+def test_points_whose_moment_of_the_peak_is_another_one_are_doubted() -> None:
+    two = [Residual(2, {"backward": 992_312.0}, 3_229_264), Residual(4, {"backward": 1_893_432.0}, 4_213_840)]
+
+    assert "a line through the measured peaks" in lstm(two, 16)  # 10.1 MB where the corrected dry run says 11.4 MB
+    assert "a second one" in lstm(two[:1], 16)
+    assert lstm(two, 4) == ""  # that batch was measured
+    assert lstm([], 16) == ""
+
+
+def test_scratch_of_each_thread_at_a_small_batch_is_doubted() -> None:
+    # a convolution over time on two threads: 126,896 and 196,736 at batches of 2 and 4, 786,176 at 16
+    two = [Residual(2, {"backward": 126_896.0}, 834_536), Residual(4, {"backward": 196_736.0}, 1_432_632)]
+    dry = DryRun(Run(), {"backward": 4_431_928}, {"backward": 0}, None, (), ("aten::convolution",), (), (), ())
+    point = 4_431_928 + round(corrected(dry.phase_bytes, two, 16)["backward"])
+
+    assert point == 4_431_928 + 615_776
+    assert "in proportion" in doubt_of(dry, two, 16, point, has_scratch=True, by_line=True)
+    assert doubt_of(dry, two, 16, point, has_scratch=False, by_line=True) == ""
+    agreeing = [Residual(2, {"backward": 98_304.0}, 805_944), Residual(4, {"backward": 196_736.0}, 1_432_632)]
+    assert doubt_of(dry, agreeing, 16, 4_431_928 + 786_944, has_scratch=True, by_line=True) == ""
