@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from perfnb.read.training_log import read_training_log
     from perfnb.record.allocator_history import record_allocations
     from perfnb.record.begin import record
+    from perfnb.record.collective_probe import probe_collectives
     from perfnb.record.loader_probe import probe_dataset
     from perfnb.record.machine_probe import probe_machine
     from perfnb.record.recorder import Recorder, step
@@ -44,10 +45,13 @@ if TYPE_CHECKING:
     from perfnb.training.probe_state import TrainingState
     from perfnb.training.suggest import suggest_hyperparameters
     from perfnb.verify import Outcome, verify
+    from perfnb.whatif.collective_link import with_link_times
     from perfnb.whatif.critical_path import critical_path, critical_path_summary
     from perfnb.whatif.dry_run import MeasuredPeak, MemoryModel, predict_memory
     from perfnb.whatif.dry_run_checkpoints import checkpoint_candidates
     from perfnb.whatif.memory_fit import largest_batch
+    from perfnb.whatif.pipeline_knobs import predict_pipeline
+    from perfnb.whatif.pipeline_table import pipeline_replay
     from perfnb.whatif.scaled_path import critical_path_bounds, least_step_us
     from perfnb.whatif.step_model import predict
 
@@ -93,11 +97,14 @@ __all__ = [
     "load_ipython_extension",
     "monitor_panel",
     "open_in_perfetto",
+    "pipeline_replay",
     "plan",
     "predict",
     "predict_memory",
+    "predict_pipeline",
     "preview",
     "probe",
+    "probe_collectives",
     "probe_dataset",
     "probe_machine",
     "read_memory_snapshot",
@@ -119,6 +126,7 @@ __all__ = [
     "unload_ipython_extension",
     "verify",
     "whatif_panel",
+    "with_link_times",
 ]
 
 _PLACES: Final = MappingProxyType(
@@ -161,11 +169,14 @@ _PLACES: Final = MappingProxyType(
         "load_ipython_extension": "perfnb.magics",
         "monitor_panel": "perfnb.panels",
         "open_in_perfetto": "perfnb.perfetto",
+        "pipeline_replay": "perfnb.whatif.pipeline_table",
         "plan": "perfnb.suggest",
         "predict": "perfnb.whatif.step_model",
         "predict_memory": "perfnb.whatif.dry_run",
+        "predict_pipeline": "perfnb.whatif.pipeline_knobs",
         "preview": "perfnb.apply",
         "probe": "perfnb.training.probe",
+        "probe_collectives": "perfnb.record.collective_probe",
         "probe_dataset": "perfnb.record.loader_probe",
         "probe_machine": "perfnb.record.machine_probe",
         "read_memory_snapshot": "perfnb.read.memory_snapshot",
@@ -187,6 +198,7 @@ _PLACES: Final = MappingProxyType(
         "unload_ipython_extension": "perfnb.magics",
         "verify": "perfnb.verify",
         "whatif_panel": "perfnb.panels",
+        "with_link_times": "perfnb.whatif.collective_link",
     }
 )
 """Public name to its module, with the name that it has there after a colon where that differs."""

@@ -47,7 +47,7 @@ def probe_collectives(
     -------
     list of dict
         The same on every rank, of plain values: backend, collective (or "cast": from float32 to dtype and back), dtype, ranks,
-        bytes, time_us. Give it to `perfnb.whatif.collective_link.with_link_times`.
+        bytes, time_us. Give it to `perfnb.with_link_times`.
 
     Raises
     ------

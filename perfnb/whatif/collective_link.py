@@ -16,7 +16,7 @@ from perfnb.run import Run
 from perfnb.whatif.collective import ring_factor
 
 FEWEST_SPAN: Final = 8.0  # whatif contract, section 6.2: largest over smallest size of a fit
-PROBE: Final = "perfnb.record.collective_probe.probe_collectives() on every rank, and its answer given to with_link_times"
+PROBE: Final = "perfnb.probe_collectives() on every rank, and its answer given to perfnb.with_link_times"
 
 Times = Callable[[float], float]
 """Microseconds of one call of so many bytes."""
@@ -97,7 +97,7 @@ def with_link_times(run: Run, times: Iterable[Mapping[str, Any]]) -> Run:
     run
         A run.
     times
-        What `perfnb.record.collective_probe.probe_collectives` returned: backend, collective, dtype, ranks, bytes, time_us of
+        What `perfnb.probe_collectives` returned: backend, collective, dtype, ranks, bytes, time_us of
         each size.
 
     Examples

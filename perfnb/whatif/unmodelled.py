@@ -9,7 +9,7 @@ from perfnb.prediction import Change, Unknown
 
 _REPLAY = "a memory snapshot of two steps, to replay its allocations with the setting"
 _PROBE = "both settings trained from one state on the same batches: what it does to the loss is no matter of step time"
-_STAGES = "each stage's operations, micro-batch by micro-batch, given to perfnb.whatif.pipeline_table.pipeline_replay"
+_STAGES = "each stage's operations, micro-batch by micro-batch, given to perfnb.pipeline_replay, then perfnb.predict_pipeline"
 
 NEEDS: Final = MappingProxyType(
     {
