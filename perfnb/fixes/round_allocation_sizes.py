@@ -12,8 +12,11 @@ from perfnb.config.mapping import value_of
 from perfnb.fix import FixExample, fix
 from perfnb.run import Run
 from perfnb.tables import table_from_text
+from perfnb.whatif.memory_settings import why_not_setting
 
 _DIVISIONS: Final = 8  # steps between powers of two: an allocation grows by an eighth at most
+_ONE_OF_33: Final = f"""rank device sequence action address bytes     requested_bytes stream pool  allocated_bytes reserved_bytes
+                        0    0      0        alloc  1       {33 << 20} {33 << 20}       0      large {33 << 20}      {34 << 20}"""
 _OFF: Final = {"roundup_power2_divisions": "none"}
 
 
@@ -40,6 +43,13 @@ def _seeing(lengths: tuple[int, ...], holes: tuple[int, ...]) -> Run:
         FixExample("holes stay as they are", _OFF, None, "do not grow", run=_seeing((64, 128, 96, 72, 120, 100), (50,) * 6)),
         FixExample("lengths not known", _OFF, None, "tokens", run=_seeing((), (10, 12, 30, 45, 60, 80))),
         FixExample("holes not known", _OFF, None, "holes", run=_seeing((64, 128, 96), ())),
+        FixExample(
+            "a replay says that it takes more: 33 MiB become 36",
+            _OFF,
+            None,
+            "takes 2.00 MiB more",
+            run=Run(allocations=table_from_text("allocations", _ONE_OF_33)),
+        ),
         FixExample("rounded already", {"roundup_power2_divisions": 8}, None, "already"),
         FixExample("a CPU", {**_OFF, "device": "cpu"}, None, "runs on cpu"),
     ),
@@ -50,6 +60,8 @@ def round_allocation_sizes(config: Mapping[str, Any], run: Run) -> Mapping[str, 
         return reason
     if is_on(config, "roundup_power2_divisions"):
         return f"sizes are rounded already (roundup_power2_divisions is {value_of(config, 'roundup_power2_divisions')!r})"
+    if reason := why_not_setting(run, {"roundup_power2_divisions": _DIVISIONS}):
+        return reason
     length = run.training[["tokens", "padded_tokens"]].bfill(axis=1).iloc[:, 0].dropna()
     if length.empty:
         return "whether lengths vary is not known: log the tokens of each step (recorder.log(tokens=...))"
