@@ -174,13 +174,14 @@ def probe(
             if keep == "base":
                 is_kept_on_host(whole)
                 kept = Snapshot(whole, on_host=on_host)
+            first = _first_loss(first_loss, done_steps, branches[0].losses)
             not_run: tuple[str, ...] = ()
             for number, arm in enumerate(arms[1:], start=1):
                 if watch.is_out_of_time:
                     not_run = tuple(each.name for each in arms[number:])
                     break
                 snapshot.restore()
-                branches.append(_run(step_function, arm, setting, same, watch, branches[0].losses))
+                branches.append(_run(step_function, arm, setting, same, watch, (branches[0].losses, first)))
     except BaseException:
         snapshot.restore()
         snapshot.check()
@@ -192,7 +193,7 @@ def probe(
         branches,
         knob=knob,
         planned_steps=planned_steps,
-        first_loss=_first_loss(first_loss, done_steps, branches[0].losses),
+        first_loss=first,
         batches=same,
         not_run=not_run,
         seconds=seconds,
@@ -202,7 +203,12 @@ def probe(
 
 
 def _run(
-    step_function: StepFunction, arm: Arm, setting: Setting, batches: tuple[Any, ...], watch: _Watch, base: Floats | None
+    step_function: StepFunction,
+    arm: Arm,
+    setting: Setting,
+    batches: tuple[Any, ...],
+    watch: _Watch,
+    base: tuple[Floats, float] | None,
 ) -> Branch:
     """One branch from the state as it stands; the present setting, which has no base, to its end whatever happens."""
     losses: Floats = np.empty(0)
@@ -240,13 +246,13 @@ def _branch(arm: Arm, losses: Floats, rates: list[float], seconds: list[float], 
     return Branch(arm, losses[:count], np.array(rates[:count]), np.array(seconds[:count]), why)
 
 
-def _ended(base: Floats | None, losses: Floats) -> Ended:
+def _ended(base: tuple[Floats, float] | None, losses: Floats) -> Ended:
     if base is None:  # to its end: the others need its trace of the setting
         return ""
     if not np.isfinite(losses).all():
         return "not finite"
-    common = min(len(base), len(losses))
-    return "clearly worse" if is_hopeless(base[:common], losses[:common]) else ""
+    common = min(len(base[0]), len(losses))
+    return "clearly worse" if is_hopeless(base[0][:common], losses[:common], base[1]) else ""
 
 
 def _check_base(setting: Setting, versions: object, batches: tuple[Any, ...]) -> None:

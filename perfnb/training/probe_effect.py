@@ -17,7 +17,11 @@ FEWEST_STEPS: Final = 10
 """Steps of a probe at least: nothing was fitted on fewer."""
 
 HOPELESS_Z: Final = 4.0
-"""A branch that is so much worse is not run to its end."""
+"""A branch that is so clearly worse is not run to its end, if what it lacks is large too: see `HOPELESS_CHANCE`."""
+
+HOPELESS_CHANCE: Final = 0.05
+"""Only where the effect so far leaves no more than this: one under -0.18. On the same batches a lower rate is significantly behind
+after ten steps, however little, and may end better: z without an effect ended too many branches of our own tasks."""
 
 MARGIN: Final = 0.05
 """Share of its own loss by which a branch must be below the present setting's to be suggested (training.md 9)."""
@@ -144,9 +148,12 @@ def gate_z() -> float:
     return float(calibration()["probe"]["gate_z"])
 
 
-def is_hopeless(base: Floats, branch: Floats) -> bool:
-    """Whether a branch need not be run on: clearly worse so far."""
-    return len(branch) >= FEWEST_STEPS and bool(np.isfinite(base).all()) and paired_z(base, branch) > HOPELESS_Z
+def is_hopeless(base: Floats, branch: Floats, first_loss: float) -> bool:
+    """Whether a branch need not be run on: worse so far, clearly and by much; never where the first loss is not known."""
+    if len(branch) < FEWEST_STEPS or not np.isfinite(base).all():
+        return False
+    effect, z = paired_effect(base, branch, first_loss)
+    return z > HOPELESS_Z and not math.isnan(effect) and chance_of_better(effect) <= HOPELESS_CHANCE
 
 
 FactorRange = Callable[[int], float] | float

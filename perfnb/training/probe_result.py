@@ -191,7 +191,7 @@ def _row(base: Branch, branch: Branch, knob: str, planned_steps: int | None, fir
     effect, z, claim = math.nan, math.nan, NO_CLAIM
     if branch.is_finite and branch.arm != BASE and base.is_finite:
         effect, z = paired_effect(base.losses[:count], branch.losses, first_loss)
-    if branch.ended and base.is_finite:
+    if not branch.is_finite and base.is_finite:
         effect = -1.0
     if branch.arm != BASE and base.is_finite and knob == "learning_rate":
         claim = claim_of(effect, factors, count, planned_steps)

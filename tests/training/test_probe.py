@@ -18,6 +18,7 @@ from perfnb.prediction import Change, Prediction, Unknown  # noqa: E402
 from perfnb.training import probe_refusals  # noqa: E402
 from perfnb.training.drawing import probe_drawing, probe_table  # noqa: E402
 from perfnb.training.probe import probe  # noqa: E402
+from perfnb.training.probe_gradients import GradientSquares  # noqa: E402
 from perfnb.training.probe_refusals import device_bytes_free, host_bytes_free, is_kept_on_host  # noqa: E402
 from perfnb.training.probe_state import TrainingState  # noqa: E402
 from perfnb.training.probe_suggest import prediction_of, probed_suggestions  # noqa: E402
@@ -267,7 +268,28 @@ def _rank(rank: int, folder: str) -> None:
     batches = [torch.ones(3, 2) * (rank + 1)] * 12
     told = probe(step, TrainingState(model, optimizer), [0.5, 2.0], 12, batches, shows_progress=False, budget_s=1e6)
     Path(folder, f"{rank}.txt").write_text(" ".join(told.effects["verdict"].str.replace(" ", "-")), encoding="utf-8")
+    _check_squares(rank)
     dist.destroy_process_group()
+
+
+def _check_squares(rank: int) -> None:
+    """Each rank's own gradient and that of all, of w x with x = 1 and 3: gradients 2 w x^2 are 2 and 18, their mean is 10."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(model.weight, 1.0)
+    wrapped = torch.nn.parallel.DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.0)
+    with GradientSquares(wrapped, optimizer, batch_size=4) as squares:
+        for _ in range(2):
+            optimizer.zero_grad()
+            wrapped(torch.full((4, 1), 1.0 + 2.0 * rank)).pow(2).mean().backward()
+            optimizer.step()
+    assert model.weight.grad.item() == 10.0
+    assert (
+        squares.frame()[["batch_size", "micro_batches", "micro_gradient_square", "gradient_square", "parts_seen"]]
+        .to_numpy()
+        .tolist()
+        == [[8.0, 2.0, (2.0**2 + 18.0**2) / 2, 10.0**2, 2.0]] * 2
+    )
 
 
 @pytest.mark.slow

@@ -179,9 +179,11 @@ def test_without_a_first_loss_z_alone_is_shown() -> None:
 def test_a_branch_is_hopeless_only_from_ten_steps_on() -> None:
     base, worse = noisy(1.0, 0.01), noisy(2.0, 0.02)
 
-    assert not is_hopeless(base[:9], worse[:9])
-    assert is_hopeless(base[:10], worse[:10])
-    assert not is_hopeless(worse[:10], base[:10])
+    assert not is_hopeless(base[:9], worse[:9], 3.0)
+    assert is_hopeless(base[:10], worse[:10], 3.0)
+    assert not is_hopeless(worse[:10], base[:10], 3.0)
+    assert not is_hopeless(base[:10], worse[:10], math.nan)
+    assert not is_hopeless(base[:10], 1.05 * base[:10] + 0.01 * worse[:10], 3.0)  # z is far above 4, the effect small
 
 
 def test_the_last_mean_is_of_three_steps_at_least() -> None:
