@@ -116,6 +116,7 @@ def probe_machine(
     if (batch is None) != (model is None) and optimizer is None:
         message = "a model's layers are timed in the shapes of a batch: give both model and batch"
         raise RecordingError(message)
+    parameters = None if optimizer is None else _parameters(model, optimizer)
     import torch  # noqa: PLC0415 - torch only where something is measured
 
     meter = LoadMeter()
@@ -129,7 +130,7 @@ def probe_machine(
     known = torch.get_num_threads()
     with kept_states():
         torch.set_num_threads(known)  # the training's number, not a loader worker's
-        found, notes = _measured(torch, model, batch, optimizer, longest_s, progress=progress)
+        found, notes = _measured(torch, model, batch, (optimizer, parameters), longest_s, progress=progress)
     during = meter.read()
     load = {
         "pressure_cpu_share": max(before.pressure_share, during.pressure_share),
@@ -142,8 +143,9 @@ def probe_machine(
 
 
 def _measured(
-    torch: Any, model: Any, batch: Any, optimizer: Any, longest_s: float, *, progress: bool
+    torch: Any, model: Any, batch: Any, updated: tuple[Any, Any], longest_s: float, *, progress: bool
 ) -> tuple[dict[str, Constant], list[str]]:
+    optimizer, parameters = updated
     cores = usable_cores(ControlGroup().cpu_limit())
     work: dict[str, Callable[[float], Iterable[tuple[str, Constant]]]] = {
         "products": lambda limit: rates.products(torch, limit),
@@ -156,7 +158,6 @@ def _measured(
         work["layers"] = lambda limit: layers.layer_constants(torch, layers.layers_of(torch, model, batch), limit).items()
     if optimizer is not None:
         kind = optimizer if isinstance(optimizer, str) else type(optimizer).__name__
-        parameters = _parameters(model, optimizer)
         work["optimizer"] = lambda limit: layers.update_constants(torch, parameters, kind.lower(), limit).items()
     shares = {name: 4.0 if name in ("layers", "optimizer") else 1.0 for name in work}
     found: dict[str, Constant] = {}

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from perfnb.categories import matching
 from perfnb.intervals import union
 from perfnb.read.kineto.classify import LOADER_PATTERN
 
@@ -54,12 +55,12 @@ def blocking_copies(ops: pd.DataFrame) -> tuple[list[Block], NDArray[np.bool_]]:
     A copy from pageable memory lets the stream drain, is staged, then sent (CUDA runtime API, "API synchronization
     behavior"); one to the host that ends within its call has been waited for.
     """
-    name, call_end = ops["name"].astype(object), ops["call_end_us"].to_numpy()
+    name, call_end = ops["name"], ops["call_end_us"].to_numpy()
     start, end = ops["start_us"].to_numpy(), ops["end_us"].to_numpy()
     copies = (ops["kind"].eq("copy") & ops["launched"] & ~ops["in_graph"]).to_numpy()
-    pageable = copies & name.str.contains("HtoD").to_numpy(dtype=bool)
-    pageable &= name.str.contains("Pageable").to_numpy(dtype=bool) | (call_end > start)
-    to_host = copies & name.str.contains("DtoH").to_numpy(dtype=bool) & (call_end >= end)
+    pageable = copies & matching(name, "HtoD")
+    pageable &= matching(name, "Pageable") | (call_end > start)
+    to_host = copies & matching(name, "DtoH") & (call_end >= end)
     launch, stream = ops["launch_us"].to_numpy(), ops["stream"].to_numpy()
     blocks = [
         Block(
@@ -89,7 +90,7 @@ def synchronizations(calls: pd.DataFrame, host: pd.DataFrame, ops: pd.DataFrame,
     earlier_end_us
         Per stream, the end of the work that was launched before.
     """
-    rows = calls[calls["name"].astype(object).str.contains(SYNC_PATTERN)]
+    rows = calls[matching(calls["name"], SYNC_PATTERN)]
     records = host[host["category"].eq("synchronization") & host["stream"].notna() & host["correlation"].notna()]
     recorded = dict(zip(records["correlation"], records["stream"], strict=True))
     lanes = [_Lane(ops, stream, earlier_end_us[stream]) for stream in range(len(earlier_end_us))]
@@ -114,7 +115,7 @@ def synchronizations(calls: pd.DataFrame, host: pd.DataFrame, ops: pd.DataFrame,
 
 def loader_waits(host: pd.DataFrame, low: float, high: float) -> list[Block]:
     """Waits for the DataLoader that start in [low, high); nested rows count once."""
-    rows = host[host["name"].astype(object).str.contains(LOADER_PATTERN)]
+    rows = host[matching(host["name"], LOADER_PATTERN)]
     spans = union(rows["start_us"], rows["start_us"] + rows["duration_us"])
     return [
         Block("loader", "DataLoader", float(start), float(end))

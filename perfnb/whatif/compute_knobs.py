@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from perfnb.config.mapping import has_knob, value_of
 from perfnb.prediction import Change, Unknown
+from perfnb.record.machine_probe import PREFIX
 from perfnb.whatif.device_edits import DeviceEdit
 from perfnb.whatif.device_phases import OPTIMIZER, spans_named
 from perfnb.whatif.kernel_factors import GPU, changed_kernels, in_short_type, without_conversions
@@ -163,6 +164,8 @@ def _layer_work(model: StepModel, ratio: str, time_us: str, speedup: str) -> tup
         return own, share, told
     general = rate(model.machine, speedup, is_shadow=model.is_shadow)
     if isinstance(general, Unknown):
+        if isinstance(own, Unknown) and f"{PREFIX}{ratio}" in model.machine.constants:
+            general = own  # measured, but not to be rested on
         return Unknown(f"how fast this machine computes so is not known: {general.reason}", general.needs)
     share = _PRODUCTS
     told = (

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from perfnb.categories import matching
+
 SHORTEST_LONG_LAG_US: Final = 50.0  # whatif contract, section 5.2
 LONG_LAG_FACTOR: Final = 5.0
 SOURCE_WINDOW_US: Final = 15.0
@@ -52,7 +54,7 @@ def inferred_edges(ops: pd.DataFrame, typical_lag_us: float) -> Inferred:
 
 def _long_lags(ops: pd.DataFrame, typical_lag_us: float) -> Bools:
     limit = max(SHORTEST_LONG_LAG_US, LONG_LAG_FACTOR * typical_lag_us)
-    pageable = ops["name"].astype(object).str.contains("HtoD") & ops["kind"].eq("copy")
+    pageable = matching(ops["name"], "HtoD") & ops["kind"].eq("copy")
     return (ops["is_idle"] & ops["launched"] & ~ops["in_graph"] & ~pageable & (ops["lag_us"] > limit)).to_numpy()
 
 

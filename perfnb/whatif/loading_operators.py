@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from perfnb.categories import matching
 from perfnb.read.kineto.classify import LOADER_PATTERN
 from perfnb.whatif.uncertainty import Estimate
 
@@ -46,8 +47,7 @@ def loading_operators(host: pd.DataFrame, low_us: float, high_us: float) -> Load
     host
         Host rows of one rank, sorted by start.
     """
-    name = host["name"].astype(object)
-    spans = host[name.str.contains(LOADER_PATTERN) & host["start_us"].between(low_us, high_us, inclusive="left")]
+    spans = host[matching(host["name"], LOADER_PATTERN) & host["start_us"].between(low_us, high_us, inclusive="left")]
     if spans.empty:
         return None
     operators = host[host["category"].eq("operator")]

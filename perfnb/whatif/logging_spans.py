@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from perfnb.categories import matching
 from perfnb.intervals import Intervals, clip, joined, subtract, union
 from perfnb.read.kineto.classify import LOADER_PATTERN
 
@@ -27,16 +28,15 @@ def logging_spans(host: pd.DataFrame, steps: pd.DataFrame) -> Intervals:
     steps
         Its steps.
     """
-    name = host["name"].astype(object)
-    optimizer_end = (host["start_us"] + host["duration_us"])[name.str.contains(_OPTIMIZER)].sort_values().to_numpy()
+    optimizer_end = (host["start_us"] + host["duration_us"])[matching(host["name"], _OPTIMIZER)].sort_values().to_numpy()
     low, high = steps["start_us"].to_numpy(), (steps["start_us"] + steps["duration_us"]).to_numpy()
     last = np.searchsorted(optimizer_end, high, side="right") - 1
     known = (last >= 0) & (optimizer_end[np.maximum(last, 0)] > low) if len(optimizer_end) else np.zeros(len(low), dtype=bool)
     after = union(optimizer_end[last[known]], high[known])
-    found = joined(_spans(host, name.str.contains(_READS)), after)
-    return subtract(clip(found, float(low.min()), float(high.max())), _spans(host, name.str.contains(LOADER_PATTERN)))
+    found = joined(_spans(host, matching(host["name"], _READS)), after)
+    return subtract(clip(found, float(low.min()), float(high.max())), _spans(host, matching(host["name"], LOADER_PATTERN)))
 
 
-def _spans(host: pd.DataFrame, chosen: pd.Series[bool]) -> Intervals:
+def _spans(host: pd.DataFrame, chosen: NDArray[np.bool_]) -> Intervals:
     start: NDArray[np.float64] = host["start_us"][chosen].to_numpy()
     return union(start, start + host["duration_us"][chosen].to_numpy())

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from perfnb.categories import matching
 from perfnb.intervals import Intervals, contains
 from perfnb.whatif.blocking_calls import Block
 from perfnb.whatif.timeline import Timeline
@@ -104,7 +105,7 @@ def unblock(graph: Timeline, selector: Selector, *, duration_us: float | None = 
 
 def _ops(graph: Timeline, selector: Selector) -> pd.Series[bool]:
     ops = graph.ops
-    chosen = ops["kind"].eq(selector.kind) & ops["name"].astype(object).str.contains(selector.name)
+    chosen = ops["kind"].eq(selector.kind) & matching(ops["name"], selector.name)
     return chosen & _within(selector, ops["launch_us"].to_numpy())
 
 

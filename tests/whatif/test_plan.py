@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from itertools import permutations
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from perfnb.errors import MixedCurrency, PerfnbError
 from perfnb.fix import Suggestion
-from perfnb.prediction import Change, Unknown
+from perfnb.prediction import Change, Prediction, Unknown
 from perfnb.run import Run
 from perfnb.tables import conform
 from perfnb.whatif.plan import PlanStep, best_value, order
+from perfnb.whatif.step_model import StepModel, edited
+from perfnb.whatif.step_simulation import simulated_step_us
 
 MS = 1000.0
 CONFIG: dict[str, Any] = {
@@ -22,12 +26,18 @@ CONFIG: dict[str, Any] = {
     "cache_samples": "none",
     "log_every_n_steps": 1,
     "pin_memory": False,
+    "batch_size": 8,
+    "gradient_accumulation_steps": 1,
 }
 
 
-def run_of(data_ms: float = 60.0, forward_ms: float = 40.0, other_ms: float = 20.0, steps: int = 30) -> Run:
-    length = data_ms + forward_ms + other_ms
+def run_of(
+    data_ms: float = 60.0, forward_ms: float = 40.0, other_ms: float = 20.0, steps: int = 30, optimizer_ms: float | None = None
+) -> Run:
+    length = data_ms + forward_ms + other_ms + (optimizer_ms or 0.0)
     phases = {"data": data_ms, "forward": forward_ms, "other": other_ms}
+    if optimizer_ms is not None:
+        phases |= {"forward": 0.0, "backward": forward_ms, "optimizer": optimizer_ms + other_ms, "other": 0.0}
     host = [
         row
         for step in range(steps)
@@ -145,6 +155,41 @@ def test_twelve_candidates_take_less_than_two_seconds() -> None:
     order(run, candidates, CONFIG)
 
     assert time.process_time() - start < 2.0
+
+
+def test_a_budget_is_the_most_that_is_applied() -> None:
+    assert fixes(order(run_of(), [LOGGING, WORKERS], CONFIG, budget=1)) == ["raise_num_workers"]
+    assert order(run_of(), [LOGGING, WORKERS], CONFIG, budget=0) == ()
+    with pytest.raises(PerfnbError, match="no number of changes"):
+        order(run_of(), [LOGGING], CONFIG, budget=-1)
+
+
+def test_gains_of_another_number_of_samples_are_those_of_as_many() -> None:
+    accumulate = suggestion("accumulate", gradient_accumulation_steps=2)
+
+    (step,) = order(run_of(data_ms=0.0, forward_ms=40.0, other_ms=20.0, optimizer_ms=40.0), [accumulate], CONFIG)
+
+    # 40 of computing twice, 60 once: 140 for two micro-batches in place of 200
+    assert step.gain_us / MS == pytest.approx(100 - 140 / 2)
+    assert step.prediction.metric == "sample_us"
+
+
+def test_changes_judged_by_the_loss_are_not_mixed_with_those_judged_by_time() -> None:
+    timed = dataclasses.replace(WORKERS, prediction=Prediction("step_us", 2.0, 1.0, 1.0, 1.0, "prior"))
+    trained = dataclasses.replace(LOGGING, prediction=Prediction("loss", 2.0, 1.0, 1.0, 1.0, "prior"))
+
+    with pytest.raises(MixedCurrency, match="read_metrics_less_often is judged by loss"):
+        order(run_of(), [timed, trained], CONFIG)
+
+
+def test_gains_sum_exactly() -> None:
+    steps = order(run_of(), [LOGGING, WORKERS, CACHE], CONFIG)
+    model = edited(run_of(), [change for step in steps for change in step.suggestion.changes], CONFIG)
+
+    assert isinstance(model, StepModel)
+    rows = range(len(model.measured.step_us))
+    whole = simulated_step_us(model.unchanged, rows, {}) - simulated_step_us(model, rows, {})
+    assert sum(step.gain_us for step in steps) == pytest.approx(whole, rel=1e-12)
 
 
 @pytest.mark.parametrize(("forward_ms", "expected"), [(61.0, 1), (31.0, 2), (21.0, 3)])
