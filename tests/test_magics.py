@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import json
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from traitlets.config import Config
 import perfnb
 from perfnb.findings import Diagnosis
 from perfnb.magics.cell_text import begin_line
-from perfnb.panels import BottleneckPanel, WhatIfPanel
+from perfnb.panels import BottleneckPanel, MonitorPanel, WhatIfPanel
 
 NOT_LOADED = ("torch", "altair", "ipywidgets", "pandas", "vl_convert")
 LARGEST_LOAD_CPU_MS = 50
@@ -100,6 +101,7 @@ def trees(shell: InteractiveShell) -> dict[str, Any]:
         "transforms": list(shell.input_transformer_manager.cleanup_transforms),
         "line transforms": list(shell.input_transformer_manager.line_transforms),
         "syntax": list(shell.ast_transformers),
+        "completions": sorted(each for each in shell.strdispatchers["complete_command"].strs if "perfnb" in each),
         "events": {name: list(callbacks) for name, callbacks in shell.events.callbacks.items()},
         "magics": {kind: set(names) for kind, names in magics.magics.items()},
         "registry": set(magics.registry),
@@ -212,7 +214,7 @@ def test_a_config_that_was_edited_since_is_not_overwritten(shell: InteractiveShe
         ("nowhere", "no variable named nowhere holds a Run, and there is no file or folder of that name"),
         ("", "no cell was watched yet: name a variable that holds a Run, or the path of a trace"),
         ("run --config nowhere", "there is no variable nowhere: --config takes the name of a variable"),
-        ("run --config numbers", "numbers holds a list: --config takes the name of a variable that holds a mapping"),
+        ("run --config numbers", "numbers holds a list: --config takes the name of a variable that holds a config"),
         ("run --speed 3", "unrecognized arguments: --speed"),
     ],
 )
@@ -231,10 +233,143 @@ def test_a_file_that_is_no_trace_is_a_usage_error(shell: InteractiveShell, sampl
 
 
 def test_each_magic_explains_itself(shell: InteractiveShell) -> None:
-    for magic in ("perfnb_explore", "perfnb_whatif"):
+    for magic in ("perfnb_explore", "perfnb_whatif", "perfnb_training", "perfnb_apply", "perfnb_report"):
         words = shell.find_line_magic(magic).__doc__
         assert "NAME_OR_PATH" in words
         assert "--config" in words
+    for magic, option in (("perfnb_undo", "--config"), ("perfnb_compare", "--configs"), ("perfnb_watch", "--folder")):
+        assert option in shell.find_line_magic(magic).__doc__
+
+
+CONFIG = {"num_workers": 0, "prefetch_factor": None, "persistent_workers": False}
+
+
+@pytest.fixture
+def told(shell: InteractiveShell, sample: Path) -> Callable[[str, str], str]:
+    """Runs a line magic beside a recorded run and its config; what it shows as text."""
+    shell.user_ns.update(run=perfnb.read_trace(sample), cfg=dict(CONFIG))
+    return lambda magic, line: str(shell.run_line_magic(magic, line))
+
+
+Told = Callable[[str, str], str]
+
+
+def test_apply_shows_the_diff_and_undo_takes_it_back(shell: InteractiveShell, told: Told) -> None:
+    dry = told("perfnb_apply", "raise_num_workers --run run --config cfg --dry-run")
+    assert shell.user_ns["cfg"] == CONFIG
+    done = told("perfnb_apply", "raise_num_workers --run run --config cfg")
+    assert shell.user_ns["cfg"] == {**CONFIG, "num_workers": 2}
+    back = told("perfnb_undo", "")
+
+    assert "Nothing was changed: a dry run" in dry
+    assert '+  "num_workers": 2' in dry
+    assert "raise_num_workers applied. cfg is a new object: run the cells that use it again" in done
+    assert "Taken back: num_workers 0 -> 2" in back
+    assert shell.user_ns["cfg"] == CONFIG
+    with pytest.raises(UsageError, match="nothing to take back"):
+        told("perfnb_undo", "")
+    with pytest.raises(UsageError, match="nothing of cfg to take back"):
+        told("perfnb_undo", "--config cfg")
+
+
+def test_a_config_file_is_written_and_put_back_to_the_byte(told: Told, tmp_path: Path) -> None:
+    file = tmp_path / "my train.yaml"
+    file.write_text("num_workers: 0  # mine\n", encoding="utf-8")
+
+    done = told("perfnb_apply", f"raise_num_workers --run run --config '{file}'")
+    written = file.read_text(encoding="utf-8")
+    told("perfnb_undo", "")
+
+    assert "my train.yaml is written: start the training again" in done
+    assert written == "num_workers: 2  # mine\n"
+    assert file.read_bytes() == b"num_workers: 0  # mine\n"
+
+
+def test_without_a_named_config_apply_only_shows(shell: InteractiveShell, told: Told) -> None:
+    shell.user_ns["run"] = dataclasses.replace(shell.user_ns["run"], config=CONFIG)
+
+    assert "Nothing was changed: name what holds the config with --config" in told("perfnb_apply", "raise_num_workers --run run")
+
+
+@pytest.mark.parametrize(
+    ("magic", "line", "answer"),
+    [
+        ("perfnb_apply", "use_bf16 --run run --config cfg", "use_bf16 is not suggested here; suggested are raise_num_workers"),
+        ("perfnb_apply", "raise_num_workers raise_num_workers --run run --config cfg", "two of these change num_workers"),
+        ("perfnb_apply", "--run run", "the following arguments are required: ID"),
+        ("perfnb_apply", "raise_num_workers", "no cell was watched yet"),
+        ("perfnb_report", "report.xyz --run run", "does not say what to write"),
+        ("perfnb_compare", "run", "the following arguments are required: AFTER"),
+        ("perfnb_compare", "run run --prediction cfg", "cfg holds a dict: --prediction takes the name of a variable"),
+        ("perfnb_training", "run --probe cfg", "cfg holds a dict: --probe takes the name of a variable that holds a function"),
+        ("perfnb_training", "run --probe nothing", "there is no variable nothing"),
+        ("perfnb_watch", "--folder nowhere --interval 0.1", "--interval takes 0.2 seconds or more"),
+    ],
+)
+def test_a_wrong_line_of_an_acting_magic_is_a_usage_error(told: Told, magic: str, line: str, answer: str) -> None:
+    with pytest.raises(UsageError, match=answer):
+        told(magic, line)
+
+
+def test_a_config_edited_since_is_a_usage_error_that_names_both_values(shell: InteractiveShell, told: Told) -> None:
+    told("perfnb_apply", "raise_num_workers --run run --config cfg")
+    shell.user_ns["cfg"] = {**CONFIG, "num_workers": 9}
+
+    with pytest.raises(UsageError, match="num_workers is 9, but the change starts from 2"):
+        told("perfnb_undo", "")
+
+
+def test_a_report_is_written(told: Told, tmp_path: Path) -> None:
+    said = told("perfnb_report", f"{tmp_path / 'report.md'} --run run --config cfg")
+
+    assert "report.md, " in said
+    assert "data_stall" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_two_runs_are_compared_with_the_configs_beside_them(told: Told, sample: Path) -> None:
+    assert "[ok] predicted" in told("perfnb_compare", f"'{sample}' '{sample / 'after'}'")
+
+
+def test_the_training_panel_opens_on_a_log(told: Told, repository: Path) -> None:
+    logs = repository / "data" / "samples" / "logs"
+
+    assert "training loss" in told("perfnb_training", f"'{logs / 'trainer_state.json'}'")
+    with pytest.raises(UsageError):
+        told("perfnb_training", f"'{logs / 'README.md'}'")
+
+
+def test_watch_alone_opens_the_live_panel(shell: InteractiveShell, told: Told, tmp_path: Path) -> None:
+    panel = shell.run_line_magic("perfnb_watch", "")
+    panel.stop()
+
+    assert isinstance(panel, MonitorPanel)
+    assert "holds no recording" in told("perfnb_watch", f"--folder '{tmp_path}'")
+    assert threads() == []
+
+
+@pytest.mark.parametrize(
+    ("line", "there", "not_there"),
+    [
+        ("%perfnb_apply ", {"raise_num_workers", "--dry-run"}, "run"),
+        ("%perfnb_apply raise_num_workers --config ", {"cfg"}, "run"),
+        ("%perfnb_explore ", {"run", "--config"}, "cfg"),
+        ("%perfnb_compare run run --configs cfg ", {"cfg"}, "run"),
+        ("%perfnb_watch ", {"on", "off", "status", "--folder"}, "cfg"),
+        ("%perfnb_report ", {"perfnb_report.html"}, "cfg"),
+        ("%perfnb_training run --probe ", {"probing"}, "cfg"),
+        ("%perfnb_compare run run --prediction ", {"guess"}, "cfg"),
+        ("%%perfnb --config ", {"cfg"}, "run"),
+    ],
+)
+def test_the_words_that_may_follow_are_offered(
+    shell: InteractiveShell, told: Told, line: str, there: set[str], not_there: str
+) -> None:
+    shell.user_ns.update(probing=len, guess=perfnb.Unknown("a", "b"))
+
+    _, offered = shell.complete("", line, len(line))
+
+    assert there <= set(offered)
+    assert not_there not in offered
 
 
 def test_unloading_leaves_nothing_behind(shell: InteractiveShell) -> None:
@@ -501,7 +636,7 @@ def test_a_silent_cell_is_left_alone(shell: InteractiveShell, capsys: pytest.Cap
         ("-o class", "-o takes the name of a variable, not 'class'"),
         ("--config nowhere", "there is no variable nowhere: --config takes the name of a variable"),
         ("--config a.b", "--config takes the name of a variable, not 'a.b'"),
-        ("--config number", "number holds a int: --config takes the name of a variable that holds a mapping"),
+        ("--config number", "number holds a int: --config takes the name of a variable that holds a config"),
         ("--trace many", "invalid int value: 'many'"),
         ("--trace=-1", "--trace takes a number of steps, not -1"),
         ("train()", "%%perfnb takes options only: 'train()' goes on the lines below it, or behind %perfnb"),
@@ -649,7 +784,7 @@ def test_a_process_started_in_the_cell_is_counted_as_unseen(run: Run) -> None:
 
 
 def test_the_machine_is_sampled_for_all_later_cells_by_one_sampler(run: Run) -> None:
-    _, off = run("%perfnb_watch")
+    _, off = run("%perfnb_watch status")
     run("%perfnb_watch on --interval 0.2")
     run("%perfnb_watch on --interval 0.2")
     sampled = threads()
@@ -670,13 +805,13 @@ def test_the_last_samples_of_the_machine_are_shown(run: Run) -> None:
     run("%perfnb_watch on --interval 0.2")
     run("import time; time.sleep(1.0)")
 
-    _, status = run("%perfnb_watch")
+    _, status = run("%perfnb_watch status")
 
     assert "host    CPU busy " in status
     assert "GPU" in status
 
 
-@pytest.mark.parametrize("line", ["on --interval 0.1", "on --interval nan", "often", "on --interval"])
+@pytest.mark.parametrize("line", ["on --interval 0.1", "on --interval nan", "often", "on --interval", "on --folder runs"])
 def test_a_wrong_line_of_the_sampler_is_a_usage_error(shell: InteractiveShell, line: str) -> None:
     with pytest.raises(UsageError):
         shell.run_line_magic("perfnb_watch", line)
