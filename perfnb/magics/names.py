@@ -130,7 +130,7 @@ class Names:
         UsageError
             If it holds none.
         """
-        value = self.variables.get(variable(name, option))
+        value: Callable[..., Any] | None = self.variables.get(variable(name, option))
         if not callable(value):
             there = f"{name} holds a {type(value).__name__}" if name in self.variables else f"there is no variable {name}"
             message = f"{there}: {option} takes the name of a variable that holds a function"

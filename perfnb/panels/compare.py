@@ -171,14 +171,14 @@ class ComparePanel(Panel):
             return [Line("", "nothing changed")]
         rows = tuple(
             (
-                text.name(each.name),
-                str(each.change),
-                text.duration(each.time_before_us),
-                text.duration(each.time_after_us),
-                text.duration(each.difference_us),
-                text.duration_range(each.low_us, each.high_us),
+                text.name(each["name"]),
+                str(each["change"]),
+                text.duration(each["time_before_us"]),
+                text.duration(each["time_after_us"]),
+                text.duration(each["difference_us"]),
+                text.duration_range(each["low_us"], each["high_us"]),
             )
-            for each in shown.itertuples(index=False)
+            for each in shown.to_dict("records")
         )
         more = len(comparison.changes) - len(shown)
         caption = "Per step, largest change first" + (f" ({more:,} more in the table)" if more else "")

@@ -103,6 +103,7 @@ class History:
     def _look(self, changes: tuple[Change, ...]) -> tuple[Block, ...]:
         """The diff of a file as it is now: it may have been edited since the panel was opened."""
         assert isinstance(self.home, FileHome)  # noqa: S101 - `click` asks for a look at files only
+        name = text.name(self.home.path.name)
         try:
             now = as_config(self.home.path)
             shown = preview(changes, now)
@@ -113,7 +114,6 @@ class History:
         if not self.applied:
             self.started_from = now
         self.home, self._shown = now, shown
-        name = text.name(self.home.path.name)
         return (Line("", f"Not written yet. {name} would change as follows; a backup is kept beside it:"), _lines_of(shown.diff))
 
     def _edited(self, edit: Edit, changes: tuple[Change, ...], applied: tuple[tuple[Change, ...], ...]) -> str:

@@ -40,7 +40,7 @@ def state_blocks(run: Run) -> list[Block]:
         blocks.append(Line("ranks", f"{ranks} of {run.world_size} were read: what compares ranks is not measured"))
     if NO_TORCH in run.notes:
         blocks.append(Line("torch", NO_TORCH))
-    reason = run.missing.get("gpu_samples")
-    if run.recordings and reason and not run.uses_device:
-        blocks.append(Line("GPU", f"none was seen ({text.clean(reason, _LONGEST)}): detectors of the device are not measured"))
+    unsampled = run.missing.get("gpu_samples")
+    if run.recordings and unsampled and not run.uses_device:
+        blocks.append(Line("GPU", f"none was seen ({text.clean(unsampled, _LONGEST)}): detectors of the device are not measured"))
     return blocks

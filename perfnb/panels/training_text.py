@@ -60,7 +60,7 @@ def drawing_table(drawing: pd.DataFrame) -> list[Block]:
         return []
     rows = []
     for line, own in drawing.groupby("line", sort=False):
-        lowest = own.loc[own["value"].idxmin()]
+        lowest = own.iloc[int(own["value"].argmin())]
         ends = own.iloc[[0, -1]]
         values = [f"{value:.4g}" for value in (ends["value"].iloc[0], lowest["value"], ends["value"].iloc[-1])]
         rows.append(
@@ -93,15 +93,15 @@ def probe_blocks(result: ProbeResult) -> list[Block]:
     effects = result.effects
     rows = tuple(
         (
-            text.name(row.change),
-            f"{row.steps:,}",
-            _number(row.loss),
-            text.share(row.effect),
-            str(row.verdict),
-            _number(row.chance),
-            f"{_number(row.gain)} ({_number(row.gain_low)} to {_number(row.gain_high)})",
+            text.name(row["change"]),
+            f"{row['steps']:,}",
+            _number(row["loss"]),
+            text.share(row["effect"]),
+            str(row["verdict"]),
+            _number(row["chance"]),
+            f"{_number(row['gain'])} ({_number(row['gain_low'])} to {_number(row['gain_high'])})",
         )
-        for row in effects.itertuples()
+        for row in effects.to_dict("records")
     )
     header = ("setting", "steps", "loss at the end", "of the drop so far", "verdict", "chance of better", "gain")
     sentences = tuple(text.clean(each, _LONGEST) for each in result.sentences)
@@ -119,4 +119,4 @@ def advice_answers(finding: Finding | None, advice: Sequence[HyperparameterSugge
 
 
 def _number(value: float) -> str:
-    return text.NOTHING if pd.isna(value) else f"{value:.3g}"
+    return text.NOTHING if math.isnan(value) else f"{value:.3g}"
