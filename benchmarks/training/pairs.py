@@ -12,14 +12,13 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.training.data import Floats, SweepRun, branch_regret, deepobs, small_runs
+from perfnb.training.probe_effect import paired_effect
 
 GATE_Z: Final = -2.0
 """A branch is called better only below this z."""
 
 SHIFTS: Final = (-1.0, -0.6, -0.4, 0.4, 0.6, 1.0)
-_AUTOCORRELATION: Final = 1.5  # prior of training.md 6: how much wider the mean of a half is than independent steps make it
 _TRUNK: Final = 80
-_FEWEST: Final = 3
 _LIKELY: Final = 0.5
 
 
@@ -75,24 +74,6 @@ def mid_run(chance_of: Callable[[str, float], float], steps: int) -> list[tuple[
     return made
 
 
-def effect_of(base: Floats, branch: Floats, start: float) -> tuple[float, float]:
-    """Effect and z of a branch against its base over their common steps (training.md 6); effect NaN where it is not defined."""
-    if not np.isfinite(branch).all():
-        return -1.0, math.inf
-    fifth = max(_FEWEST, len(base) // 5)
-    one, other = float(base[-fifth:].mean()), float(branch[-fifth:].mean())
-    scale = start - min(one, other)
-    if not scale > 0.0:
-        return math.nan, math.nan
-    both = np.concatenate([base, branch])
-    shift = 1.01 * min(float(both.min()), 0.0)
-    logs = np.log(np.maximum(branch - shift, 1e-8)) - np.log(np.maximum(base - shift, 1e-8))
-    half = logs[len(logs) // 2 :]
-    spread = _AUTOCORRELATION * float(half.std(ddof=1)) / math.sqrt(len(half))
-    z = float(half.mean()) / spread if spread > 0 else 0.0
-    return float(np.clip((one - other) / scale, -1.0, 1.0)), z
-
-
 @cache
 def deepobs_pairs(share: float = 0.1) -> tuple[Pair, ...]:
     """Pairs of the sweep at a share of the run: each run against those of 10^-1 to 10^1 times its rate."""
@@ -110,7 +91,7 @@ def deepobs_pairs(share: float = 0.1) -> tuple[Pair, ...]:
                 other = sweep.get(place + round(shift * 5))
                 if other is None:
                     continue
-                effect, z = effect_of(first, other.losses[:count], float(base.raw[:3].mean()))
+                effect, z = paired_effect(first, other.losses[:count], float(base.raw[:3].mean()))
                 if not math.isnan(effect):
                     made.append(Pair(base.problem, effect, z, base.regret - other.regret, base.is_near))
     return tuple(made)
@@ -135,7 +116,7 @@ def _branches(run: dict[str, Any], steps: int) -> list[Pair]:
     for factor, branch in run["branch"].items():
         other = _array(branch["loss"])[:steps]
         other = np.concatenate([other, np.full(steps - len(other), np.nan)])
-        effect, z = effect_of(base, other, float(losses[:3].mean()))
+        effect, z = paired_effect(base, other, float(losses[:3].mean()))
         if not math.isnan(effect):
             made.append(Pair(run["task_name"], effect, z, run["regret"] - branch_regret(run, factor), run["near"]))
     return made

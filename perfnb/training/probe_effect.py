@@ -20,8 +20,8 @@ HOPELESS_Z: Final = 4.0
 """A branch that is so clearly worse is not run to its end, if what it lacks is large too: see `HOPELESS_CHANCE`."""
 
 HOPELESS_CHANCE: Final = 0.05
-"""Only where the effect so far leaves no more than this: one under -0.18. On the same batches a lower rate is significantly behind
-after ten steps, however little, and may end better: z without an effect ended too many branches of our own tasks."""
+"""Only where the effect so far leaves no more than this: one under -0.18. On the same batches a lower rate is soon behind by many
+standard errors, however little, and may end better: z without an effect ended too many branches of our own tasks."""
 
 MARGIN: Final = 0.05
 """Share of its own loss by which a branch must be below the present setting's to be suggested (training.md 9)."""
@@ -96,15 +96,13 @@ def paired_effect(base: Floats, branch: Floats, first_loss: float) -> tuple[floa
 
 
 def paired_z(base: Floats, branch: Floats) -> float:
-    """How many of its standard errors the branch's log loss is above the base's, over the second half of their steps."""
+    """How many of its standard errors the branch's log loss is above the base's, over the second half; 0 without any scatter."""
     both = np.concatenate([base, branch])
     shift = 1.01 * min(float(both.min()), 0.0)
     logs = np.log(np.maximum(branch - shift, 1e-8)) - np.log(np.maximum(base - shift, 1e-8))
     half = logs[len(logs) // 2 :]
     error = _AUTOCORRELATION * float(half.std(ddof=1)) / math.sqrt(len(half))
-    if error > 0.0:
-        return float(half.mean()) / error
-    return math.copysign(math.inf, float(half.mean())) if float(half.mean()) != 0.0 else 0.0
+    return float(half.mean()) / error if error > 0.0 else 0.0
 
 
 def last_mean(losses: Floats) -> float:

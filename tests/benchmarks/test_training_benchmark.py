@@ -15,7 +15,7 @@ from benchmarks.training import alarms, data, policy
 from benchmarks.training.baselines import halving_alarms, halving_rule
 from benchmarks.training.fit_calibration import fitted, rate_prior
 from benchmarks.training.fits import area_under_curve, calibration_error, logistic, sigmoid
-from benchmarks.training.pairs import effect_of
+from perfnb.training.probe_effect import paired_effect
 
 PLACE = Path(__file__).resolve().parents[2] / "perfnb" / "training"
 
@@ -36,12 +36,12 @@ def test_a_regret_is_the_share_of_the_drop_that_is_missed() -> None:
 def test_an_effect_is_the_difference_as_a_share_of_the_drop() -> None:
     base, branch = np.full(20, 2.0), np.full(20, 1.0)
 
-    effect, z = effect_of(base, branch, 5.0)
+    effect, z = paired_effect(base, branch, 5.0)
 
     assert effect == 0.25  # (2 - 1) / (5 - 1)
     assert z == 0.0  # no scatter to hold it against
-    assert effect_of(base, np.full(20, np.nan), 5.0)[0] == -1.0
-    assert math.isnan(effect_of(base, branch, 0.5)[0])
+    assert paired_effect(base, np.full(20, np.nan), 5.0)[0] == -1.0
+    assert math.isnan(paired_effect(base, branch, 0.5)[0])
 
 
 def test_the_fixed_rule_fires_on_rises_alone() -> None:
