@@ -16,7 +16,7 @@ from perfnb.training.probe_gradients import GradientSquares
 
 BATCH: Final = 64
 REPEATS: Final = 20
-CHECKPOINTS: Final = (0, 20, 60)
+CHECKPOINTS: Final = (0, 20)
 """Steps of SGD at batch 64 after which the scale is taken."""
 
 MOST_STEPS: Final = 1_025
