@@ -114,8 +114,8 @@ def predict_peak(
     if isinstance(part, Unknown):
         return part
     notes = (f"level {part.level}: {part.basis}", part.verdict, *part.assumptions)
-    sizes = (part.before_bytes, part.after_bytes, part.low_bytes, part.high_bytes)
-    return Prediction("memory_bytes", *map(float, sizes), "prior", notes, "memory 1", memory=part)
+    before, after, low, high = map(float, (part.before_bytes, part.after_bytes, part.low_bytes, part.high_bytes))
+    return Prediction("memory_bytes", before, after, low, high, "prior", notes, "memory 1", memory=part)
 
 
 def out_of_memory_reason(part: MemoryPart) -> Unknown:
