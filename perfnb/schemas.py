@@ -159,6 +159,7 @@ SCHEMAS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
             "host": TEXT,
             "time_us": FLOAT,
             "cpu_share": FLOAT,  # busy share of all cores of the host
+            "low_priority_cpu_share": FLOAT,  # the part of it by niced processes, which give way to others
             "load_1m": FLOAT,
             "cgroup_cpu_limit": FLOAT,  # cores
             "memory_bytes": NULLABLE,  # of the control group, else of the host

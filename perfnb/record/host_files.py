@@ -96,6 +96,17 @@ def busy_and_total(stat: bytes) -> tuple[int, int]:
     return total - idle - waiting, total
 
 
+def niced(stat: bytes) -> int:
+    r"""Time of processes of lower than normal priority, of all cores, in ticks, from /proc/stat.
+
+    Examples
+    --------
+    >>> niced(b"cpu  10 7 5 80 4 0 1 0 0 0\ncpu0 ...")
+    7
+    """
+    return int(stat.split(None, 3)[2])
+
+
 def process_state(stat: bytes) -> tuple[int, int, int]:
     """CPU in ticks, number of threads and resident bytes of a process, from /proc/PID/stat.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from perfnb.record.cgroup import ControlGroup, usable_cores
-from perfnb.record.host_files import Interfaces, KeptFile, busy_and_total, number_after, running_and_waiting_ns
+from perfnb.record.host_files import Interfaces, KeptFile, busy_and_total, niced, number_after, running_and_waiting_ns
 
 Value = float | int | None
 Clock = Callable[[], int]
@@ -102,22 +102,24 @@ class Rates:
 
 
 class HostCpu:
-    """Busy share of all cores of the host."""
+    """Busy share of all cores of the host, and the part of it by processes that give way to others."""
 
-    columns = ("cpu_share",)
+    columns = ("cpu_share", "low_priority_cpu_share")
 
     def __init__(self, root: Path) -> None:
         self._file = KeptFile(root / "proc/stat", 512)  # its first line
-        self._before: tuple[int, int] | None = None
+        self._before: tuple[int, int, int] | None = None
         self.close = self._file.close
 
     def read(self) -> Sequence[Value]:
         """See `Part`."""
-        now = busy_and_total(self._file.read())
+        stat = self._file.read()
+        now = (*busy_and_total(stat), niced(stat))
         before, self._before = self._before, now
         if before is None or now[1] <= before[1]:
-            return (None,)
-        return (min(max((now[0] - before[0]) / (now[1] - before[1]), 0.0), 1.0),)  # the kernel's iowait may run backwards
+            return None, None
+        busy, low = ((now[place] - before[place]) / (now[1] - before[1]) for place in (0, 2))
+        return min(max(busy, 0.0), 1.0), min(max(low, 0.0), 1.0)  # the kernel's iowait may run backwards
 
 
 class TrainingThread:

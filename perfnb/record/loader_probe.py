@@ -178,6 +178,7 @@ def _about(loader: Any, before: Load, during: Load) -> dict[str, float]:
         "memory_bytes": _memory_bytes(),
         "batch_size": float(loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or math.nan),
         "pressure_cpu_share": max(before.pressure_share, during.pressure_share),
+        "delay_share": max(before.delay_share, during.delay_share),
     }
     return {name: value for name, value in found.items() if math.isfinite(value)}
 

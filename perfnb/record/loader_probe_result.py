@@ -34,8 +34,8 @@ class LoaderProbe:
         before its first batch, the pinning thread per batch; each with `.low`, `.high` (10th and 90th percentile) and `.n`.
         Further `loader.batch_bytes`, `.tensors`, `.worker_bytes`, `.set_bytes` (all samples of the dataset) and what limits
         them: `.shared_memory_bytes`, `.descriptors`, `.memory_bytes`; `.storage_bytes` that a batch read from storage;
-        `.is_random`: 1 where a sample read twice differs; `.pressure_cpu_share`, `.foreign_cores`: how busy others kept the
-        machine.
+        `.is_random`: 1 where a sample read twice differs; `.pressure_cpu_share`, `.delay_share`, `.foreign_cores`: how busy
+        others kept the machine.
     batch_us
         Mean time of a batch in the training loop: samples and collating.
     half_width_share
@@ -78,7 +78,9 @@ class LoaderProbe:
         parts = [frame.astype({"part": object, "source": object}) for frame in (others, own) if len(frame)]
         table = conform("loader_samples", pd.concat(parts, ignore_index=True)) if parts else own
         constants = {**self.constants, **run.machine.constants} if place else {**run.machine.constants, **self.constants}
-        for name in (f"{PREFIX}pressure_cpu_share", f"{PREFIX}foreign_cores"):  # one busy probe is enough to be careful
+        for name in (
+            f"{PREFIX}{figure}" for figure in ("pressure_cpu_share", "delay_share", "foreign_cores")
+        ):  # one busy probe is enough to be careful
             known = [each[name] for each in (run.machine.constants, self.constants) if name in each]
             constants |= {name: max(known)} if place and known else {}
         return replace(

@@ -39,8 +39,9 @@ class Foreign(NamedTuple):
 def foreign_load(run: Run) -> Foreign | None:
     """The load by others; None where the run does not tell.
 
-    Busy share of the host times the cores of the job, less what the job's own processes and their workers used. On a host with
-    more cores than the job may use this is the least that others took of the job's own. Jobs over several hosts do not tell.
+    Busy share of the host times the cores of the job, less what the job's own processes and their workers used, and less niced
+    processes, which give way. On a host with more cores than the job may use this is the least that others took of the job's
+    own. Jobs over several hosts do not tell; a job that is niced itself is taken for one that is not.
     """
     if run not in _found:
         _found[run] = _load(run)
@@ -77,5 +78,6 @@ def _load(run: Run) -> Foreign | None:
             return None
         own = half.assign(worker_cpu_cores=half["worker_cpu_cores"].fillna(0.0)).groupby("rank")
         used = float((own["own_cpu_cores"].mean() + own["worker_cpu_cores"].mean()).sum())
-        halves.append(float(half["cpu_share"].mean()) * cores - used)
+        busy = (half["cpu_share"] - half["low_priority_cpu_share"].fillna(0.0)).mean()
+        halves.append(float(busy) * cores - used)
     return Foreign(max(float(np.mean(halves)), 0.0), abs(halves[1] - halves[0]))

@@ -106,7 +106,8 @@ def _made(run: Run, source: str) -> ProbedLoader | Unknown:
     if rows.empty:
         return Unknown(run.missing.get("loader_samples", "no probe of the dataset goes with this run"), NEEDS_PROBE)
     constants = {name.removeprefix(PREFIX): value for name, value in run.machine.constants.items() if name.startswith(PREFIX)}
-    load = Load(constants.get("pressure_cpu_share", math.nan), constants.get("foreign_cores", 0.0))
+    pressure, delay = constants.get("pressure_cpu_share", math.nan), constants.get("delay_share", math.nan)
+    load = Load(pressure, constants.get("foreign_cores", 0.0), delay)
     wait = (rows["wall_us"] - rows["cpu_us"]).clip(lower=0.0)
     collating = rows["part"].astype(object).eq("collate")
     parts = pd.DataFrame(

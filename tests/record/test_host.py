@@ -99,7 +99,7 @@ def _second(root: Path) -> None:
     _write(
         root,
         {
-            "proc/stat": "cpu  130 0 120 740 110 0 0 0 0 0\ncpu0 1 2 3\n",  # 50 busy of 100
+            "proc/stat": "cpu  110 20 120 740 110 0 0 0 0 0\ncpu0 1 2 3\n",  # 50 busy of 100, 20 of them niced
             f"proc/self/task/{TRAINER}/schedstat": f"{1000 + SECOND // 2} {100 + SECOND // 4} 9\n",
             f"proc/self/task/{TRAINER}/status": _status(1, 35),
             "proc/self/io": _io(3_000, 500, 9_000, 700),
@@ -160,6 +160,7 @@ def test_every_value_of_a_second_is_the_one_worked_out_by_hand(tmp_path: Path, c
     assert row == {
         "time_ns": 6 * SECOND,
         "cpu_share": 0.5,
+        "low_priority_cpu_share": 0.2,
         "load_1m": 1.5,
         "memory_bytes": 400 * KIBIBYTE,
         "memory_limit_bytes": 1_000 * KIBIBYTE,
