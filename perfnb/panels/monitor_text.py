@@ -74,7 +74,7 @@ def _state(now: Now) -> Verdict:
         "finished": "the recording has ended",
     }[worst]
     ages = [each.age_s for each in now.ranks if not math.isnan(each.age_s)]
-    age = f"newest row {min(ages):.1f} s old" if ages else "no row yet"
+    age = "" if now.is_over else f"newest row {min(ages):.1f} s old" if ages else "no row yet"
     is_late = worst == "running" and bool(ages) and min(ages) > _OLD_S
     late = ": it writes twice a second, so it hangs, or its clock is off" if is_late else ""
     return Verdict("?" if is_late else _SIGNS[worst], f"{who}, {words}", f"{age}{late}", "monitor")  # type: ignore[arg-type]
