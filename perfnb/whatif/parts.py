@@ -15,6 +15,7 @@ from perfnb.whatif.device_edits import DeviceEdit
 from perfnb.whatif.known_parts import Part, known_part, part_share
 from perfnb.whatif.loader_knobs import SMALLEST_LOADING_SHARE
 from perfnb.whatif.segments import Program
+from perfnb.whatif.thread_scaling import scaled_threads
 from perfnb.whatif.transform import transform
 from perfnb.whatif.uncertainty import Estimate
 
@@ -28,13 +29,15 @@ _VERIFY: Final = "a run with the change, compared by verify"
 
 @transform("torch_num_threads", model="part", error=PART_ERROR, needs=("phases",))
 def torch_num_threads(model: StepModel, change: Change) -> StepModel | Unknown:
-    """Down to one thread per core: operators no longer wait in forward, backward and optimizer for cores or for one another."""
+    """Down to one thread per core, operators no longer wait for cores or for one another; below that they scale as measured."""
     now, after = change.before, change.after
     if any(type(value) is not int or value < 1 for value in (now, after)):
         return Unknown(f"{now!r} -> {after!r} does not count threads", "whole numbers from 1 on")
     if model.cores == float("inf"):
         return Unknown("the run does not say how many cores there are", "a run of perfnb.record")
     fair = max(1, int(model.cores))
+    if now <= fair and after <= fair:
+        return scaled_threads(model, change)
     if now <= fair or after != fair:
         reason = (
             f"how operators scale with threads is known only from more than {fair} per rank, as many as cores, down to {fair}"

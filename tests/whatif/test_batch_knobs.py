@@ -10,9 +10,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from perfnb.errors import NoStepsError
 from perfnb.prediction import Prediction, Unknown
 from perfnb.run import Run
 from perfnb.tables import conform
+from perfnb.verify import verify
 from perfnb.whatif.batch_knobs import ACCUMULATION_ERROR, BATCH_ERROR
 from perfnb.whatif.batch_line import FIXED_SHARE
 from perfnb.whatif.step_model import predict, shadow
@@ -178,3 +180,22 @@ def test_a_shadow_is_told_of_a_run_that_is_refused() -> None:
 
     assert "steady steps" in reason(predict(short, {"batch_size": 16}, CONFIG))
     assert predicted(shadow(short, {"batch_size": 16}, CONFIG)).after / MS == pytest.approx(98 / 16)
+
+
+def test_what_was_predicted_per_sample_is_verified_per_sample() -> None:
+    before, larger = sized((8,) * 40, earlier=(sized((4,) * 12),)), sized((16,) * 40)
+    prediction = predicted(predict(before, {"batch_size": 16}, CONFIG))
+
+    outcome = verify(prediction, before, larger, configs=(CONFIG, {**CONFIG, "batch_size": 16}))
+
+    assert outcome.metric == "sample_us"
+    assert (outcome.before / MS, outcome.after / MS) == (pytest.approx(66 / 8), pytest.approx(98 / 16))
+    assert outcome.inside
+    assert outcome.error_share == pytest.approx(0.0)
+
+
+def test_without_the_samples_of_a_step_nothing_is_verified_per_sample() -> None:
+    run = dataclasses.replace(sized(), training=Run().training)
+
+    with pytest.raises(NoStepsError, match="per sample"):
+        verify(Prediction("sample_us", 2.0, 1.0, 1.0, 1.0, "prior"), run, run)

@@ -116,7 +116,8 @@ def test_a_slow_bf16_is_predicted_to_be_slower() -> None:
 
     answer = predicted(predict(run_of(constants), {"precision": "bf16"}, CONFIG))
 
-    assert (answer.after / MS, answer.verdict) == (pytest.approx(20 + 240), "slower")
+    assert answer.after / MS == pytest.approx(20 + 240)
+    assert answer.verdict == "slower"
 
 
 @pytest.mark.parametrize(
@@ -217,3 +218,18 @@ def test_padding_that_was_not_told_or_does_not_matter_is_refused() -> None:
     assert "is not known" in reason(predict(run_of(), {"group_by_length": True}, CONFIG))
     assert "do not follow" in reason(predict(shuffled, {"group_by_length": True}, CONFIG))
     assert "is not known" in reason(predict(run, {"group_by_length": False}, {"group_by_length": True}))
+
+
+def test_threads_below_the_cores_scale_as_three_kinds_of_work_did() -> None:
+    speedups = {"threads.1.gemm": 1.0, "threads.4.gemm": 4.0, "threads.1.small": 1.0, "threads.4.small": 1.0}
+    speedups |= {"threads.1.elementwise": 1.0, "threads.4.elementwise": 2.0}
+    run = run_of({f"{name}_speedup": value for name, value in speedups.items()})
+    run = dataclasses.replace(run, machine=dataclasses.replace(run.machine, cpu_capacity=4.0))
+
+    answer = predicted(predict(run, {"torch_num_threads": 4}, {"torch_num_threads": 1}))
+
+    # forward, backward and optimizer, 96 of 100, between a quarter and all of their time: half in the middle
+    assert answer.after / MS == pytest.approx(4 + 96 / 2)
+    assert answer.low / MS < 4 + 96 / 4
+    assert answer.high / MS > 100
+    assert "was not measured" in reason(predict(run, {"torch_num_threads": 2}, {"torch_num_threads": 1}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -17,7 +18,12 @@ RATES = {"matmul.float32.flops_per_s": 1e13, "matmul.bfloat16.flops_per_s": 4e13
 
 
 def job(
-    *, product_us: float = 2000.0, name: str = "sgemm", copy: str = "", calls: tuple[str, ...] = (), **constants: float
+    constants: Mapping[str, float] | None = None,
+    *,
+    product_us: float = 2000.0,
+    name: str = "sgemm",
+    copy: str = "",
+    calls: tuple[str, ...] = (),
 ) -> Run:
     """Twelve steps: loading 100, a product launched at 110 that starts at 120, Optimizer.step 200 to 300 with a kernel of 50.
 
@@ -55,7 +61,7 @@ def job(
         steps=table_from_text("steps", "rank step start_us duration_us\n" + "\n".join(steps)),
         host_ops=table,
         device_ops=table_from_text("device_ops", ops),
-        machine=Machine(devices=("NVIDIA A100",), constants={"compute_capability": 8.0, **constants}),
+        machine=Machine(devices=("NVIDIA A100",), constants={"compute_capability": 8.0, **(constants or {})}),
         signals=frozenset({"host_ops", "device_ops"}),
     )
 
@@ -81,7 +87,7 @@ COMPILE = Change("compile", before=False, after=True)
 
 
 def test_products_get_shorter_by_the_rates_that_were_measured() -> None:
-    run = job(**RATES)
+    run = job(RATES)
 
     # 2000 become 500 in bf16, 1000 in TF32; the host waits for the device to the end of the step
     assert after(run, BF16) == pytest.approx(2180 - 1500)
@@ -91,13 +97,13 @@ def test_products_get_shorter_by_the_rates_that_were_measured() -> None:
 def test_products_without_measured_rates_are_refused() -> None:
     assert "measured for 0% of their time" in reason(job(), BF16)
     assert "known to have TF32" in reason(
-        dataclasses.replace(job(**RATES), machine=Machine(devices=("Tesla V100",), constants={"compute_capability": 7.0})), TF32
+        dataclasses.replace(job(RATES), machine=Machine(devices=("Tesla V100",), constants={"compute_capability": 7.0})), TF32
     )
-    assert "is modelled" in reason(job(**RATES), Change("matmul_precision", "high", "highest"))
+    assert "is modelled" in reason(job(RATES), Change("matmul_precision", "high", "highest"))
 
 
 def test_a_host_that_is_the_limit_gains_nothing_from_shorter_kernels() -> None:
-    assert after(job(product_us=100.0, **RATES), BF16) == pytest.approx(400.0)
+    assert after(job(RATES, product_us=100.0), BF16) == pytest.approx(400.0)
 
 
 def test_a_graph_takes_the_hosts_time_away() -> None:
@@ -175,7 +181,7 @@ def test_copies_that_no_longer_block_need_pinned_memory() -> None:
     ],
 )
 def test_what_the_trace_does_not_show_is_refused(change: Change, words: str) -> None:
-    assert words in reason(job(**RATES), change)
+    assert words in reason(job(RATES), change)
 
 
 def test_twice_the_batch_of_a_busy_device_takes_longer_and_of_an_idle_one_is_refused() -> None:

@@ -25,8 +25,8 @@ def suggestion(prediction: Prediction | Unknown, confidence: float | None = None
 def faces_of_refusal() -> dict[str, str]:
     return {
         "command line": terminal.prediction({"batch_size": 16}, {"batch_size": 8}, REFUSED),
-        "card": face(REFUSED),
-        "suggestion": face(suggestion(REFUSED)),
+        "card": str(face(REFUSED)),
+        "suggestion": str(face(suggestion(REFUSED))),
         "one line": wording.predicted(REFUSED),
     }
 
@@ -66,5 +66,5 @@ def test_a_prediction_per_sample_says_so() -> None:
 
     assert wording.predicted(PER_SAMPLE).startswith("1.00 -> 0.50 ms per sample")
     assert "Predicted time per sample" in terminal.prediction({"batch_size": 16}, {"batch_size": 8}, PER_SAMPLE)
-    assert "that the time per sample gets at least 3 % shorter" in face(suggestion(PER_SAMPLE, 0.9))
+    assert "that the time per sample gets at least 3 % shorter" in str(face(suggestion(PER_SAMPLE, 0.9)))
     assert "per sample" in str(wording.plan_blocks([step]))
