@@ -27,16 +27,17 @@ def parts_bars(parts: pd.DataFrame) -> Table:
     return Table("", ("part", "time", "of step"), rows, frozenset({1, 2}), bars)
 
 
-def step_bars(before_us: float, after: Mapping[str, Prediction | Unknown]) -> Table:
-    """Step time now and after each change, with bars on one scale.
+def step_bars(now: Prediction, after: Mapping[str, Prediction | Unknown]) -> Table:
+    """Time per step, or per sample, now and after each change, with bars on one scale.
 
     Parameters
     ----------
-    before_us
-        Measured step time.
+    now
+        The measured time.
     after
-        Label to prediction.
+        Label to prediction of the same metric.
     """
+    before_us = now.before
     longest = max(before_us, *(given.after for given in after.values() if isinstance(given, Prediction)), 0.0)
     rows = [("now", text.duration(before_us), text.NOTHING, text.NOTHING)]
     bars = [(before_us / longest, NO_EFFECT)]
@@ -49,4 +50,4 @@ def step_bars(before_us: float, after: Mapping[str, Prediction | Unknown]) -> Ta
                 (label, text.duration(given.after), text.duration_range(given.low, given.high), text.speedup(given.speedup))
             )
             bars.append((given.after / longest, verdict_colours(pd.Series([given.verdict]))[0]))
-    return Table("Step time", ("", "mean", "80 % interval", "speed-up"), tuple(rows), frozenset({1, 2, 3}), tuple(bars))
+    return Table(f"Time per {now.per}", ("", "mean", "80 % interval", "speed-up"), tuple(rows), frozenset({1, 2, 3}), tuple(bars))

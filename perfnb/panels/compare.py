@@ -157,7 +157,12 @@ class ComparePanel(Panel):
         counts = f"{text.count(outcome.steps_before, 'steady step')} before, {outcome.steps_after} after"
         changed = [change_lines(outcome.changes)] if outcome.changes else [Line("change", "none is known from the configs")]
         return [
-            Table("Step time", ("", "before", "after", "80 % interval", "speed-up"), rows, frozenset({1, 2, 3, 4})),
+            Table(
+                f"Time per {outcome.metric.removesuffix('_us')}",
+                ("", "before", "after", "80 % interval", "speed-up"),
+                rows,
+                frozenset({1, 2, 3, 4}),
+            ),
             *changed,
             Line("steps", f"{counts}; {text.clean(outcome.caution, 600)}" if outcome.caution else counts),
         ]

@@ -1,4 +1,4 @@
-"""Memory beside time: what a prediction says of the peak, in a line and as bars of what is usable."""
+"""What an answer says beside its time: the peak of memory, whether that leaves a speed to believe, and what it counts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,27 @@ from perfnb.prediction import MemoryPart, Prediction, Unknown
 def memory_of(answer: Prediction | Unknown) -> MemoryPart | None:
     """The part of an answer that is about memory; None where it carries none."""
     return answer.memory if isinstance(answer, Prediction) else None
+
+
+def risk_of(answer: Prediction | Unknown) -> MemoryPart | None:
+    """The part of an answer that is about memory where that may not fit."""
+    part = memory_of(answer)
+    return part if part is not None and part.is_at_risk else None
+
+
+def believed(answer: Prediction | Unknown) -> Prediction | Unknown:
+    """The answer; where memory may run out no speed is shown for it."""
+    risk = risk_of(answer)
+    return answer if risk is None else Unknown(risk_words(risk), "a change that takes less memory")
+
+
+def present(now: Prediction | Unknown, answer: Prediction | Unknown) -> Prediction | None:
+    """The present value as the answer counts: per step, or per sample where the change alters how many a step has."""
+    shown = believed(answer)
+    given = shown if isinstance(shown, Prediction) else now
+    if isinstance(given, Unknown):
+        return None
+    return Prediction(given.metric, given.before, given.before, given.before, given.before, given.basis)
 
 
 def risk_words(part: MemoryPart) -> str:

@@ -19,8 +19,8 @@ from perfnb.panels.bars import parts_bars, step_bars
 from perfnb.panels.base import Panel, View, button, column, row, set_visible
 from perfnb.panels.controls import Control
 from perfnb.panels.history import Config, Edit, History
-from perfnb.panels.memory_text import memory_blocks, memory_of, risk_words
-from perfnb.prediction import Change, MemoryPart, Prediction, Unknown
+from perfnb.panels.memory_text import believed, memory_blocks, memory_of, present, risk_of, risk_words
+from perfnb.prediction import Change, Prediction, Unknown
 from perfnb.report import picture
 from perfnb.whatif.plan import PlanStep
 from perfnb.wording import assumptions, changed, plan_blocks, predicted
@@ -201,7 +201,7 @@ class WhatIfPanel(Panel):
             self.apply_button.disabled = not self.pending
             file = self._history.file_to_write(self.pending)
             words = "Apply" if isinstance(self.answer, Prediction) else "Apply without a prediction"
-            words = "Apply although memory may run out" if self._risk is not None else words
+            words = "Apply although memory may run out" if risk_of(self.answer) is not None else words
             self.apply_button.description = f"Write {text.name(file)}" if file else words
             self.undo_button.disabled = not self._history.applied
             latest = changed(self._history.applied[-1]) if self._history.applied else ""
@@ -240,27 +240,12 @@ class WhatIfPanel(Panel):
                 self.controls[change.knob].value = change.after
 
     def _impact(self) -> pd.DataFrame:
-        now = self._now
-        same = (
-            {"now": Prediction(now.metric, now.before, now.before, now.before, now.before, now.basis)}
-            if isinstance(now, Prediction)
-            else {}
-        )
-        return impact({**same, **({"after the change": self._believed} if self.changes else {})})
+        now = present(self._now, self.answer)
+        same = {} if now is None else {"now": now}
+        return impact({**same, **({"after the change": believed(self.answer)} if self.changes else {})})
 
     def _header(self) -> list[Block]:
         return [*self._state, Line("", f"What if: {self._title}")]
-
-    @property
-    def _risk(self) -> MemoryPart | None:
-        """Memory after the change where it may not fit."""
-        part = memory_of(self.answer) if self.changes else None
-        return part if part is not None and part.is_at_risk else None
-
-    @property
-    def _believed(self) -> Prediction | Unknown:
-        """The answer; where memory may run out no speed is shown for it."""
-        return self.answer if self._risk is None else Unknown(risk_words(self._risk), "a change that takes less memory")
 
     def _result(self) -> list[Block]:
         if not self.changes:
@@ -274,19 +259,21 @@ class WhatIfPanel(Panel):
                     "predict",
                 )
             ]
-        if self._risk is not None:
-            return [Verdict("!", risk_words(self._risk), changed(self.changes), "predict")]
+        risk = risk_of(self.answer)
+        if risk is not None:
+            return [Verdict("!", risk_words(risk), changed(self.changes), "predict")]
         return [
             Verdict("?" if isinstance(self.answer, Unknown) else "", predicted(self.answer), changed(self.changes), "predict")
         ]
 
     def _bars(self) -> list[Block]:
-        if not isinstance(self._now, Prediction):
+        now = present(self._now, self.answer)
+        if now is None:
             return []
-        after = {"after the change": self._believed} if self.changes else {}
+        after = {"after the change": believed(self.answer)} if self.changes else {}
         memory = memory_blocks(memory_of(self.answer)) if self.changes else []
         parts = [Section("Parts of a step as recorded", (parts_bars(self._parts),))] if len(self._parts) else []
-        return [step_bars(self._now.before, after), *memory, *parts]
+        return [step_bars(now, after), *memory, *parts]
 
     def _details(self) -> list[Block]:
         return [*(assumptions(self.answer) if self.changes else ()), *plan_blocks(self._plan)]

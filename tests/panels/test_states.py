@@ -133,6 +133,21 @@ def test_where_memory_may_run_out_no_speed_is_promised(opened: Open, shown: Show
     assert panel.apply_button.description == "Apply although memory may run out"
 
 
+def test_where_a_change_alters_the_samples_of_a_step_time_is_per_sample_throughout(opened: Open, shown: Shown) -> None:
+    def predict(after: Mapping[str, Any], _: int) -> Prediction:
+        metric, scale = ("sample_us", 10.0) if after else ("step_us", 1.0)
+        return Prediction(metric, 100_000.0 / scale, 50_000.0 / scale, 45_000.0 / scale, 55_000.0 / scale, "prior")
+
+    panel = opened(predict=predict)
+    assert "Time per step" in shown(panel)
+    panel.num_workers.value = 3
+
+    text = shown(panel)
+    assert "Time per sample" in text
+    assert "10.0 -&gt; 5.0 ms per sample" in text
+    assert "100 ms" not in text.partition("Parts of a step")[0]
+
+
 def test_unknown_usable_memory_is_no_risk_and_no_promise(opened: Open, shown: Shown) -> None:
     panel = opened(predict=with_memory(78, 86, None))
     panel.num_workers.value = 3
