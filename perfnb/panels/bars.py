@@ -50,4 +50,10 @@ def step_bars(now: Prediction, after: Mapping[str, Prediction | Unknown]) -> Tab
                 (label, text.duration(given.after), text.duration_range(given.low, given.high), text.speedup(given.speedup))
             )
             bars.append((given.after / longest, verdict_colours(pd.Series([given.verdict]))[0]))
-    return Table(f"Time per {now.per}", ("", "mean", "80 % interval", "speed-up"), tuple(rows), frozenset({1, 2, 3}), tuple(bars))
+    return Table(
+        "Step time" if now.per == "step" else f"Time per {now.per}",
+        ("", "mean", "80 % interval", "speed-up"),
+        tuple(rows),
+        frozenset({1, 2, 3}),
+        tuple(bars),
+    )

@@ -139,7 +139,7 @@ def test_where_a_change_alters_the_samples_of_a_step_time_is_per_sample_througho
         return Prediction(metric, 100_000.0 / scale, 50_000.0 / scale, 45_000.0 / scale, 55_000.0 / scale, "prior")
 
     panel = opened(predict=predict)
-    assert "Time per step" in shown(panel)
+    assert "Step time" in shown(panel)
     panel.num_workers.value = 3
 
     text = shown(panel)

@@ -16,7 +16,7 @@ HEADER: dict[str, Any] = {"rank": 0, "world_size": 2, "monotonic_ns": 0, "wall_n
 SECOND = 10**9
 
 
-def row(table: str, **values: Any) -> tuple[Any, ...]:
+def row(table: str, /, **values: Any) -> tuple[Any, ...]:
     return tuple(values.get(name) for name in COLUMNS[table])
 
 
