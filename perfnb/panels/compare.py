@@ -158,7 +158,7 @@ class ComparePanel(Panel):
         changed = [change_lines(outcome.changes)] if outcome.changes else [Line("change", "none is known from the configs")]
         return [
             Table(
-                f"Time per {outcome.metric.removesuffix('_us')}",
+                "Step time" if outcome.metric == "step_us" else f"Time per {outcome.metric.removesuffix('_us')}",
                 ("", "before", "after", "80 % interval", "speed-up"),
                 rows,
                 frozenset({1, 2, 3, 4}),
