@@ -7,7 +7,7 @@ from typing import Final
 
 from perfnb.prediction import Change, Unknown
 
-_REPLAY = "a memory snapshot of two steps, to replay its allocations with the setting"
+_REPLAY = 'a memory snapshot of two steps, and metric="memory_bytes": what it does to the step is not modelled'
 _PROBE = "both settings trained from one state on the same batches: what it does to the loss is no matter of step time"
 _STAGES = "each stage's operations, micro-batch by micro-batch, given to perfnb.pipeline_replay, then perfnb.predict_pipeline"
 

@@ -100,7 +100,7 @@ def test_candidates_of_a_training_that_cannot_run_dry_say_why() -> None:
         checkpoint_candidates(model(loss=lambda _own, _batch: 1 / 0))
 
 
-def test_sharding_takes_less_with_each_stage_and_stage_3_needs_blocks() -> None:
+def test_sharding_more_than_the_state_takes_less_and_stage_3_needs_blocks() -> None:
     peaks = []
     for stage in (1, 2, 3):
         found = model({"batch_size": 1, "world_size": 4}).estimate({"zero_stage": stage})
@@ -108,7 +108,7 @@ def test_sharding_takes_less_with_each_stage_and_stage_3_needs_blocks() -> None:
         assert any("not measured" in one for one in found.assumptions)
         peaks.append(found.peak_bytes)
 
-    assert peaks == sorted(peaks, reverse=True)
+    assert max(peaks[1:]) < peaks[0]  # with two blocks stage 3 gathers all of the model at once, so it need not beat stage 2
     single = model({"batch_size": 1, "world_size": 4}, make=lambda: torch.nn.Linear(WIDTH, 2)).estimate({"zero_stage": 3})
     assert isinstance(single, Unknown)
     assert "stage 3 gathers" in single.reason
