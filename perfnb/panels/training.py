@@ -193,7 +193,9 @@ class TrainingPanel(Panel):
             changes = self._changes()
             file = self._history.file_to_write(changes)
             self.apply_button.disabled = not changes or any(changes == each for each in self._history.applied)
-            self.apply_button.description = f"Write {text.name(file)}" if file else "Apply without a probe"
+            self.apply_button.description = (
+                f"Write {text.name(file)}" if file else f"Apply {changed(changes)} without a probe".replace("  ", " ")
+            )
             latest = changed(self._history.applied[-1]) if self._history.applied else ""
             self.undo_button.disabled = not latest
             self.undo_button.description = f"Undo {latest}" if latest else "Undo"

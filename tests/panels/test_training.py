@@ -43,7 +43,7 @@ def test_a_symptom_is_shown_with_its_counts_and_what_to_try(shown: Shown) -> Non
     assert "lower_learning_rate: learning_rate 0.1 -&gt; 0.01" in text
     assert "confidence 0.63" in text
     assert panel.chart is not None
-    assert panel.apply_button.description == "Apply without a probe"
+    assert panel.apply_button.description == "Apply learning_rate 0.1 -> 0.01 without a probe"
 
 
 def test_apply_and_undo_change_a_config_that_is_never_touched(shown: Shown) -> None:
