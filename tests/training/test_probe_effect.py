@@ -177,7 +177,7 @@ def test_without_a_first_loss_z_alone_is_shown() -> None:
 
 
 def test_a_branch_is_hopeless_only_from_ten_steps_on() -> None:
-    base, worse = noisy(1.0, 0.01), noisy(2.0, 0.02)
+    base, worse = noisy(1.0, 0.01), noisy(2.0, 0.05)
 
     assert not is_hopeless(base[:9], worse[:9], 3.0)
     assert is_hopeless(base[:10], worse[:10], 3.0)
