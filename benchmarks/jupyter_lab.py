@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 START_S: Final = 300
@@ -189,6 +189,8 @@ def _wait(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
         try:
             with urllib.request.urlopen(address, timeout=5):  # noqa: S310 - our own server
                 return
+        except HTTPError:  # it answers, if only to say no
+            return
         except (URLError, OSError):
             time.sleep(0.2)
     message = f"the server did not start:\n{log.read_text(errors='replace')[-3000:]}"

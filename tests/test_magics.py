@@ -361,6 +361,7 @@ def test_watch_alone_opens_the_live_panel(shell: InteractiveShell, told: Told, t
         ("%%perfnb --config ", {"cfg"}, "run"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*Completer.complete:PendingDeprecationWarning")
 def test_the_words_that_may_follow_are_offered(
     shell: InteractiveShell, told: Told, line: str, there: set[str], not_there: str
 ) -> None:
