@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from perfnb.errors import ProbeRefused  # noqa: E402 - torch first: without it nothing here can run
 from perfnb.prediction import Change, Prediction, Unknown  # noqa: E402
-from perfnb.training import probe_refusals  # noqa: E402
+from perfnb.training import probe_ranks, probe_refusals  # noqa: E402
 from perfnb.training.drawing import probe_drawing, probe_table  # noqa: E402
 from perfnb.training.probe import probe  # noqa: E402
 from perfnb.training.probe_gradients import GradientSquares  # noqa: E402
@@ -300,3 +300,20 @@ def test_of_two_ranks_one_that_is_not_finite_ends_the_branch_on_both(tmp_path: P
     told = {(tmp_path / f"{rank}.txt").read_text(encoding="utf-8").split()[1] for rank in range(2)}
 
     assert told == {"not-finite"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="gloo over files")
+def test_losses_are_meant_over_the_ranks_of_the_process_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch.distributed as dist  # noqa: PLC0415 - with torch
+
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    monkeypatch.setattr(probe_ranks, "is_distributed", lambda: True)
+    try:
+        means = probe_ranks.mean_over_ranks([1.0, math.nan])
+
+        assert means[0] == 1.0
+        assert math.isnan(means[1])
+        assert probe_ranks.agreed(is_so=True)
+        assert not probe_ranks.agreed(is_so=False)
+    finally:
+        dist.destroy_process_group()
