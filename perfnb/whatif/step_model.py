@@ -28,7 +28,7 @@ LARGEST_LOADER_ERROR: Final = 0.10  # whatif contract, section 3
 FEW_STEPS: Final = 10
 _FEW_STEPS_ERROR: Final = 0.10
 
-_replayed: WeakKeyDictionary[Run, dict[tuple[int, float, int], float]] = WeakKeyDictionary()
+_replayed: WeakKeyDictionary[Run, dict[tuple[int, float, int, bool], float]] = WeakKeyDictionary()
 
 
 def predict(
@@ -261,7 +261,8 @@ def _unchanged_us(model: StepModel) -> float:
     rows = range(len(model.measured.step_us))
     if not model.is_replayed:
         return simulated_step_us(model.unchanged, rows, {})
-    kept, key = _replayed.setdefault(model.run, {}), (model.recorded_workers, model.cores, len(rows))
+    is_probed = model.recorded_workers > 0 and model.loader.probe is not None
+    kept, key = _replayed.setdefault(model.run, {}), (model.recorded_workers, model.cores, len(rows), is_probed)
     if key not in kept:
         kept[key] = simulated_step_us(replace(model.unchanged, is_replayed=True), rows, {})
     return kept[key]
