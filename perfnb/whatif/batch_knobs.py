@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from perfnb.prediction import Change, Unknown
-from perfnb.whatif.batch_line import LARGEST_RATIO, size_factor
+from perfnb.whatif.batch_line import size_factor
 from perfnb.whatif.collective_setting import exchanged_per_update
 from perfnb.whatif.device_edits import factor_edit
 from perfnb.whatif.device_phases import OPTIMIZER, launched_in
@@ -35,9 +35,6 @@ def batch_size(model: StepModel, change: Change) -> StepModel | Unknown:
     if any(type(value) is not int or value < 1 for value in (now, after)):
         return Unknown(f"{now!r} -> {after!r} does not count samples", "whole numbers from 1 on")
     times = after / now
-    if not 1.0 / LARGEST_RATIO <= times <= LARGEST_RATIO:
-        reason = f"{times:.3g} times the batch is more than {LARGEST_RATIO:g} times as many or as few, and no line holds so far"
-        return Unknown(reason, f"a change by at most {LARGEST_RATIO:g} times; then, from a run at that size, the next")
     refused = _loader_refused(model)
     if refused is not None:  # an Unknown is falsy
         return refused

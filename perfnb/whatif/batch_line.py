@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
-from perfnb.analyses.batch_fit import LARGEST_ERROR, BatchFit, batch_fit
+from perfnb.analyses.batch_fit import FEWEST_OF_A_SIZE, LARGEST_ERROR, BatchFit, batch_fit
 from perfnb.prediction import Unknown
 from perfnb.run import Run
 from perfnb.whatif.phase_work import COMPUTE, phase_times, phases_us
@@ -45,12 +45,19 @@ def size_factor(model: StepModel, now: float, after: float) -> SizeFactor | Unkn
     now, after
         Sizes of a micro-batch.
     """
-    fit = None if model.measured.is_device_job else _line(model)
-    if isinstance(fit, BatchFit):
+    usual, times = _usual_size(model), after / now
+    found = _line(model) if usual > 0.0 and not model.measured.is_device_job else None  # NaN: not recorded
+    seen = (now, now) if found is None else (found[1] * now / usual, found[2] * now / usual)
+    if not seen[0] / LARGEST_RATIO <= after <= seen[1] * LARGEST_RATIO:
+        sizes = f"{seen[0]:g}" if found is None else f"{seen[0]:g} to {seen[1]:g}"
+        reason = f"batches of {sizes} were seen, and {after:g} is more than {LARGEST_RATIO:g} times beyond: no line holds so far"
+        return Unknown(reason, f"a change by at most {LARGEST_RATIO:g} times; then, from a run at that size, the next")
+    if found is not None:
+        fit = found[0]
         if fit.error > LARGEST_ERROR:
             reason = f"forward and backward lie {fit.error:.0%} off a line through the sizes that were seen"
             return Unknown(reason, "steps at both sizes while nothing else runs")
-        return _of_line(model, fit, after / now)
+        return _of_line(fit, usual, times)
     busy = _busy_share(model)
     if isinstance(busy, Unknown):
         return busy
@@ -63,12 +70,11 @@ def size_factor(model: StepModel, now: float, after: float) -> SizeFactor | Unkn
         f"one batch size was seen: {fixed.value:.0%} ({fixed.low:.0%} to {fixed.high:.0%}) of the work is taken not to depend "
         "on it (a prior)"
     )
-    return SizeFactor(_at(fixed, after / now), told)
+    return SizeFactor(_at(fixed, times), told)
 
 
-def _of_line(model: StepModel, fit: BatchFit, times: float) -> SizeFactor:
+def _of_line(fit: BatchFit, usual: float, times: float) -> SizeFactor:
     """Factor of a fitted line at the mean step; its interval from the line's deviation."""
-    usual = _usual_size(model)
     here = fit.alpha_us + fit.beta_us * usual
     factor = max((fit.alpha_us + fit.beta_us * usual * times) / here, 1e-3)
     told = (
@@ -84,15 +90,21 @@ def _at(fixed: Estimate, times: float) -> Estimate:
     return Estimate(ends[0], min(ends), max(ends))
 
 
-def _line(model: StepModel) -> BatchFit | None:
-    """Line through forward and backward of this run and of earlier ones of the job, by samples of a step."""
+def _line(model: StepModel) -> tuple[BatchFit, float, float] | None:
+    """Line through forward and backward of this run and of earlier ones of the job, by samples of a step, and its ends."""
     sizes, times = [], []
     for run in (model.run, *model.run.earlier):
         found = _sized(run)
         if found is not None:
             sizes.append(found[0])
             times.append(found[1])
-    return batch_fit(pd.concat(sizes, ignore_index=True), pd.concat(times, ignore_index=True)) if sizes else None
+    if not sizes:
+        return None
+    every = pd.concat(sizes, ignore_index=True)
+    fit = batch_fit(every, pd.concat(times, ignore_index=True))
+    counts = every.value_counts()
+    often = counts.index[counts >= FEWEST_OF_A_SIZE]
+    return None if fit is None else (fit, float(min(often)), float(max(often)))
 
 
 def _sized(run: Run) -> tuple[pd.Series, pd.Series] | None:

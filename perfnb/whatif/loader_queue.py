@@ -18,8 +18,8 @@ NEXT: Final[Phase] = ("next", 0.0)
 Consumer = Sequence[Phases] | Callable[[], Actor]
 """Phases of the training loop per step, which repeat from the start; or what makes it as a generator."""
 
-_MEASURED_STEPS: Final = 64  # whatif contract, section 4
-_FIRST_MEASURED_STEP: Final = 8
+MEASURED_STEPS: Final = 64  # whatif contract, section 4
+FIRST_MEASURED_STEP: Final = 8
 
 
 class Delivery(NamedTuple):
@@ -101,8 +101,8 @@ def steady_spacings_us(
     [55.0, 95.0, 55.0, 95.0]
     """
     ahead = workers * prefetch
-    first = max(_FIRST_MEASURED_STEP, 2 * ahead)
-    measured = measured or len(batches) * math.ceil(_MEASURED_STEPS / len(batches))
+    first = max(FIRST_MEASURED_STEP, 2 * ahead)
+    measured = measured or len(batches) * math.ceil(MEASURED_STEPS / len(batches))
     steps = first + measured + ahead
     recycled = [batches[number % len(batches)] for number in range(steps)]
     end_us = simulate(recycled, consumer, workers=workers, prefetch=prefetch, **options).end_us

@@ -100,27 +100,27 @@ def factor_of(knob: str) -> str:
     return f"factor of {knob}"
 
 
-def with_edits(model: StepModel, rank: int, row: int, own: Time, values: Mapping[str, float]) -> Time:
-    """The work of a step after the model's edits of phases."""
+def edited_times(model: StepModel, rank: int, own: Sequence[Time], values: Mapping[str, float]) -> Sequence[Time]:
+    """Work of each steady step of a rank after the model's edits of phases, given its work before."""
     if not model.phase_edits:
         return own
     times = phase_times(model.run, model.measured.numbers)
-    wait, cpu = own.wait_us, own.cpu_us
-    for phase in times.wait_us.get(rank, {}):
-        before = np.array([times.wait_us[rank][phase][row], times.cpu_us[rank][phase][row]])
-        after = before.copy()
-        factor = 1.0
+    both = {phase: np.stack([wait, times.cpu_us[rank][phase]]) for phase, wait in times.wait_us.get(rank, {}).items()}
+    change = np.zeros((2, len(own)))
+    for phase, before in both.items():
+        after, factor = before, 1.0
         for edit in model.phase_edits.values():
             if phase not in edit.phases:
                 continue
             if edit.added is None:
                 factor *= values[edit.estimate]
-            elif edit.added in times.wait_us[rank]:
-                more = [times.wait_us[rank][edit.added][row], times.cpu_us[rank][edit.added][row]]
-                after = after + values[edit.estimate] * np.array(more)
-        change = after * factor - before
-        wait, cpu = wait + float(change[0]), cpu + float(change[1])
-    return Time(max(wait, 0.0), max(cpu, 0.0), own.unknown_us)
+            elif edit.added in both:
+                after = after + values[edit.estimate] * both[edit.added]
+        change += after * factor - before
+    return [
+        Time(max(time.wait_us + wait, 0.0), max(time.cpu_us + cpu, 0.0), time.unknown_us)
+        for time, wait, cpu in zip(own, *change.tolist(), strict=True)
+    ]
 
 
 def _made(run: Run, steps: tuple[int, ...]) -> PhaseTimes:

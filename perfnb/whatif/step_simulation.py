@@ -16,10 +16,10 @@ from perfnb.whatif.device_phases import optimizer_us
 from perfnb.whatif.known_parts import part_share
 from perfnb.whatif.loader_queue import Consumer
 from perfnb.whatif.loader_simulation import loaded_steps_us, loading_us, phases_of
-from perfnb.whatif.phase_work import with_edits
+from perfnb.whatif.phase_work import edited_times
 from perfnb.whatif.rank_model import RankModel, Time
 from perfnb.whatif.segments import Program
-from perfnb.whatif.trace_replay import training_loop
+from perfnb.whatif.trace_replay import spacings_alone_us, training_loop
 
 if TYPE_CHECKING:
     from perfnb.whatif.model import StepModel
@@ -76,18 +76,27 @@ def _rank_spacings(
     """Time of each step of one rank without what it waits for its peers (a replay contains its communication)."""
     if model.is_replayed and isinstance(rank.program, Program):
         program = edited_program(model.run, rank, model.device_edits, held) if model.device_edits else rank.program
-        consumer: Consumer = training_loop(program, rows, values.get("host_factor", 1.0))
-        found = loaded_steps_us(model, rank, rows, consumer, values) - rank.pause_us
+        slower = values.get("host_factor", 1.0)
+        if _is_alone(model, rank, rows):
+            loading = loading_us(model, rank, rows, values).tolist()
+            found = np.array(spacings_alone_us(program, rows, loading, slower)) - rank.pause_us
+        else:
+            consumer: Consumer = training_loop(program, rows, slower)
+            found = loaded_steps_us(model, rank, rows, consumer, values) - rank.pause_us
         found = found - np.resize(_parts_us(model, rank, rows, values), len(found)) if model.parts else found
         return _repeated(model, rank, rows, found)
     removed = values.get("quiet", 0.0) * _logging_us(model, rank)
-    own = [
-        _without_parts(model, rank, row, with_edits(model, rank.rank, row, _less(rank.own[row], removed), values), values)
-        for row in rows
-    ]
+    work = edited_times(model, rank.rank, rank.own, values)
+    own = [_without_parts(model, rank, row, _less(work[row], removed), values) for row in rows]
     if not model.loader.is_simulated(model.workers, model.recorded_workers):
         return np.array([time.total_us for time in own]) + loading_us(model, rank, rows, values)
     return loaded_steps_us(model, rank, rows, [phases_of(time, 1.0) for time in own], values)
+
+
+def _is_alone(model: StepModel, rank: RankModel, rows: Sequence[int]) -> bool:
+    """Whether the traced loop loads itself, one batch in each step, on a core that nobody else wants."""
+    alone = not model.loader.is_simulated(model.workers, model.recorded_workers) and model.cores >= 1.0 + model.loader.foreign
+    return alone and all(len(rank.batches[row]) == 1 for row in rows)
 
 
 def _less(time: Time, removed_us: float) -> Time:
@@ -142,9 +151,7 @@ def half_widths(model: StepModel, rows: Sequence[int], after_us: float) -> tuple
     """
     down, up = 0.0, 0.0
     for name, estimate in model.estimates.items():
-        if estimate.is_exact:
-            continue
-        ends = [simulated_step_us(model, rows, {name: end}) for end in (estimate.low, estimate.high)]
-        moved = [math.log(end / after_us) for end in ends]
-        down, up = math.hypot(down, min(*moved, 0.0)), math.hypot(up, max(*moved, 0.0))
+        ends = [end for end in (estimate.low, estimate.high) if end != estimate.value]
+        moved = [math.log(simulated_step_us(model, rows, {name: end}) / after_us) for end in ends]
+        down, up = math.hypot(down, min([*moved, 0.0])), math.hypot(up, max([*moved, 0.0]))
     return down, up

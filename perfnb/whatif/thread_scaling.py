@@ -32,9 +32,6 @@ def scaled_threads(model: StepModel, change: Change) -> StepModel | Unknown:
     if model.measured.is_device_job:
         reason = "on a device job the host's threads share their cores with what launches the device's work"
         return Unknown(reason, "a run with the other number of threads")
-    missing = phases_us(model, *COMPUTE, "optimizer")
-    if isinstance(missing, Unknown):
-        return missing
     factors = {}
     for kind in _KINDS:
         now, after = (
@@ -46,6 +43,9 @@ def scaled_threads(model: StepModel, change: Change) -> StepModel | Unknown:
                 return Unknown(f"how operators scale with threads is not known: {each.reason}", each.needs)
         if isinstance(now, Estimate) and isinstance(after, Estimate):
             factors[kind] = now.value / after.value
+    missing = phases_us(model, *COMPUTE, "optimizer")
+    if isinstance(missing, Unknown):
+        return missing
     middle = (factors["gemm"] * factors["small"]) ** 0.5
     factor = Estimate(middle, min(*factors.values(), middle), max(*factors.values(), middle))
     told = f"operators take between {factor.low:.2f} and {factor.high:.2f} times as long, as three kinds of work did here"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import cycle
 
-from perfnb.whatif.loader_queue import NEXT, Consumer
+from perfnb.whatif.loader_queue import FIRST_MEASURED_STEP, MEASURED_STEPS, NEXT, Consumer
 from perfnb.whatif.segments import Program, Row, Segment, Wait
 from perfnb.whatif.shared_cores import Actor
 
@@ -39,6 +40,45 @@ def training_loop(program: Program, order: Sequence[int], host_factor: float = 1
                         now = yield NEXT
 
     return consumer
+
+
+def spacings_alone_us(program: Program, order: Sequence[int], loading_us: Sequence[float], host_factor: float) -> list[float]:
+    """What `loader_queue.steady_spacings_us` gives of a loop that loads itself, on a core of its own, one batch in each step.
+
+    The same moments without a simulated clock, since nobody else wants the core: several times as fast.
+
+    Parameters
+    ----------
+    program
+        What the host does in each recorded step.
+    order
+        Steps to replay, again and again.
+    loading_us
+        Time that each of them loads.
+    host_factor
+        How much slower the host's own work is than recorded.
+    """
+    count = len(order)
+    first, measured = FIRST_MEASURED_STEP, count * math.ceil(MEASURED_STEPS / count)
+    state, now, ends = list(program.initial_us), 0.0, [0.0]
+    asked = 0
+    for step in cycle(order):
+        for item in program.steps[step]:
+            if isinstance(item, Segment):
+                _launch(state, item.rows, now, host_factor)
+                now += item.length_us * host_factor
+            elif isinstance(item, Wait):
+                now = _resume(state, item, now)
+            else:
+                if asked:
+                    ends.append(now)
+                now += loading_us[asked % count]
+                asked += 1
+        if asked > first + measured:
+            break
+    spacings = [ends[number + 1] - ends[number] for number in range(first, first + measured)]
+    turn = -first % count
+    return spacings[turn:] + spacings[:turn]
 
 
 def replayed_steps_us(program: Program, loader_us: Sequence[float]) -> list[float]:

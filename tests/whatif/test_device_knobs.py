@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +11,11 @@ import pytest
 from perfnb.prediction import Change, Prediction, Unknown
 from perfnb.run import Machine, Run
 from perfnb.tables import conform, table_from_text
+from perfnb.whatif.loader_queue import steady_spacings_us
+from perfnb.whatif.model import StepModel
+from perfnb.whatif.segments import Program
 from perfnb.whatif.step_model import predict
+from perfnb.whatif.trace_replay import spacings_alone_us, training_loop
 
 LOADER = "enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__"
 RATES = {"matmul.float32.flops_per_s": 1e13, "matmul.bfloat16.flops_per_s": 4e13, "matmul.tfloat32.flops_per_s": 2e13}
@@ -189,8 +193,8 @@ def test_twice_the_batch_of_a_busy_device_takes_longer_and_of_an_idle_one_is_ref
 
     answer = predict(job(), [change], {"batch_size": 8}, metric="step_us")
     assert isinstance(answer, Prediction)
-    # a fifth of the product's 2000 is taken not to grow: 2000 x 1.8, and the rest as now
-    assert answer.after == pytest.approx(2180 + 1600)
+    # a fifth of the product's 2000 is taken not to grow: 2000 x 1.8, and loading takes 200
+    assert answer.after == pytest.approx(2180 + 1600 + 100)
     assert "one batch size was seen, and the device works" in reason(job(product_us=100.0), change, batch_size=8)
 
 
@@ -199,3 +203,19 @@ def test_two_micro_batches_take_the_step_twice_less_one_update() -> None:
 
     assert isinstance(answer, Prediction)
     assert answer.after == pytest.approx(2 * 2180 - 50)
+
+
+@pytest.mark.parametrize("order", [range(11), [3, 4, 5, 0, 1, 2, 9]])
+@pytest.mark.parametrize("slower", [1.0, 1.08])
+def test_a_loop_that_loads_itself_is_replayed_without_the_clock_to_the_same_moments(order: Sequence[int], slower: float) -> None:
+    model = StepModel.from_run(job(), {})
+    assert isinstance(model, StepModel)
+    program = model.measured.ranks[0].program
+    assert isinstance(program, Program)
+    loading = [100.0 + step for step in order]
+
+    clocked = steady_spacings_us(
+        [(("wait", time),) for time in loading], training_loop(program, order, slower), workers=0, cores=1.0
+    )
+
+    assert spacings_alone_us(program, order, loading, slower) == pytest.approx(clocked)
