@@ -13,6 +13,7 @@ from perfnb.prediction import Change, Prediction, Unknown
 from perfnb.run import Run
 from perfnb.whatif.loader_limits import within_limits
 from perfnb.whatif.loader_settings import DEFAULT_PREFETCH
+from perfnb.whatif.memory_beside import memory_part, memory_problem, predict_peak
 from perfnb.whatif.model import StepModel
 from perfnb.whatif.step_simulation import half_widths, replay_problem, simulated_step_us
 from perfnb.whatif.transform import Transform, transforms
@@ -22,7 +23,7 @@ from perfnb.whatif.wanted_changes import wanted_changes
 
 __all__ = ["StepModel", "edited", "knobs", "predict", "shadow"]
 
-Metric = Literal["step_us", "sample_us"]
+Metric = Literal["step_us", "sample_us", "memory_bytes"]
 
 LARGEST_LOADER_ERROR: Final = 0.10  # whatif contract, section 3
 FEW_STEPS: Final = 10
@@ -108,6 +109,9 @@ def edited(
 
     One `Unknown` makes the whole answer unknown.
     """
+    problem = None if is_shadow else memory_problem(run, changes, config)
+    if problem is not None:
+        return problem
     model = StepModel.from_run(run, config, is_shadow=is_shadow)
     if isinstance(model, Unknown):
         return model
@@ -145,8 +149,10 @@ def _answer(
     *,
     is_shadow: bool,
 ) -> Prediction | Unknown:
+    if metric == "memory_bytes":
+        return predict_peak(run, changes, config)
     if metric not in (None, "step_us", "sample_us"):
-        return Unknown(f"no model of {metric}: step_us and sample_us are the metrics there are", "predict step_us")
+        return Unknown(f"no model of {metric}: step_us, sample_us and memory_bytes are the metrics there are", "predict step_us")
     config = run.config if config is None else config
     wanted = wanted_changes(changes, config)
     if isinstance(wanted, Unknown):
@@ -165,7 +171,8 @@ def _answer(
     if not changed:
         now = model.before_us / per_step
         return Prediction(metric or "step_us", now, now, now, now, "prior", (*already, "nothing changes"), "none", 0.0)
-    return _predicted(model, changed, already, calibration or Calibration(), draws, seed, metric or "step_us", per_step)
+    made = _predicted(model, changed, already, calibration or Calibration(), draws, seed, metric or "step_us", per_step)
+    return made if isinstance(made, Unknown) else replace(made, memory=memory_part(run, changed, config))
 
 
 def samples_per_step(run: Run, config: Mapping[str, Any]) -> float | Unknown:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+import perfnb
 from perfnb.prediction import Change, MemoryPart, Prediction, Unknown
 from perfnb.run import Machine, Run
 from perfnb.tables import table_from_text
@@ -137,3 +139,20 @@ def test_a_prediction_can_hold_its_memory() -> None:
     memory = part(memory_beside(recorded(), {"batch_size": 16}, {"batch_size": 8}))
 
     assert Prediction("step_us", 100.0, 90.0, 85.0, 95.0, "prior", memory=memory).memory is memory
+
+
+def test_predict_shows_memory_beside_the_step_or_no_speed_at_all() -> None:
+    steps = "rank step start_us duration_us\n" + "\n".join(f"0 {step} {step * 1000} 1000" for step in range(20))
+    phases = "rank step phase wall_us\n" + "\n".join(f"0 {step} forward 900" for step in range(20))
+    run = replace(recorded(), steps=table_from_text("steps", steps), phases=table_from_text("phases", phases))
+    config = {"batch_size": 8, "num_workers": 0}
+
+    larger = perfnb.predict(run, {"batch_size": 16}, config)
+    peak = perfnb.predict(run, {"batch_size": 16}, config, metric="memory_bytes")
+    smaller = perfnb.predict(run, {"batch_size": 4}, config)
+
+    assert isinstance(larger, Unknown)
+    assert "may run out of memory" in larger.reason
+    assert isinstance(peak, Prediction)
+    assert peak.after == 1700
+    assert not isinstance(smaller, Prediction) or smaller.memory is not None
