@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import random
+import resource
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 
 from perfnb import probe_dataset
 from perfnb.errors import RecordingError
+from perfnb.record import loader_probe, loader_probe_workers
 from perfnb.record.loader_probe_quiet import Load, LoadMeter, wait_until_quiet
 from perfnb.record.loader_probe_result import LoaderProbe, NotProbed
 from perfnb.record.loader_probe_samples import FEWEST_BATCHES, Timed, alike, bytes_of, half_width_share, tensors_of, time_batches
@@ -403,3 +406,92 @@ def test_waiting_is_told_from_computing() -> None:
     rows = [row for row in found.rows if row[1] == "sample"]
     assert all(row[2] >= 3000 for row in rows)
     assert sum(row[3] for row in rows) < 0.5 * sum(row[2] for row in rows)
+
+
+class OnTheGpu:
+    """Stands for a tensor of a GPU, which this machine may not have."""
+
+    is_cuda, nbytes, shape = True, 8, (1,)
+
+    def untyped_storage(self) -> None:
+        """Tensors have one."""
+
+
+class Pinnable:
+    is_cuda, pinned = False, 0
+
+    def untyped_storage(self) -> None:
+        """Tensors have one."""
+
+    def pin_memory(self) -> None:
+        Pinnable.pinned += 1
+
+
+def test_what_this_system_does_not_limit_or_tell_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless:
+        def __getitem__(self, index: int) -> Any:
+            return torch.zeros(1)
+
+    monkeypatch.setattr(loader_probe, "SHARED_MEMORY", Path("/no/such/place"))
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    monkeypatch.setattr(loader_probe, "storage_and_calls", lambda _text: ())
+
+    probe = probe_dataset(loader(Endless(), sampler=[*range(20), *range(10)]), **QUICK)
+
+    assert isinstance(probe, LoaderProbe)
+    assert not {f"loader.{name}" for name in ("shared_memory_bytes", "descriptors", "set_bytes", "storage_bytes")} & set(
+        probe.constants
+    )
+    assert "3 batches held samples that were read before" in probe.notes[0]
+
+
+def test_samples_on_the_gpu_are_not_handed_to_a_worker() -> None:
+    class Device(Numbers):
+        def __getitem__(self, index: int) -> Any:
+            return OnTheGpu()
+
+    probe = probe_dataset(loader(Device(8), batch_size=None), **QUICK)
+
+    assert isinstance(probe, LoaderProbe)
+    assert probe.constants["loader.on_device"] == 1.0
+    assert "on the GPU" in probe.notes[0]
+
+
+def test_in_a_worker_copies_are_made_in_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda: "a worker")
+
+    copied = fresh(torch.arange(6).reshape(2, 3), is_shared=True)
+
+    assert copied.is_shared()
+    assert copied.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert fresh(torch.empty(0), is_shared=True).numel() == 0
+
+
+def test_pinning_is_timed_where_there_is_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert loader_probe_workers._pin_seconds([Pinnable()]) == []
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+    assert len(loader_probe_workers._pin_seconds([Pinnable()])) == Pinnable.pinned - 1  # the first one warms up
+
+
+def test_a_queue_that_does_not_tell_its_length_is_given_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(loader_probe_workers.time, "sleep", slept.append)
+
+    loader_probe_workers._wait_for(object(), 8)
+    loader_probe_workers._stop(object())
+
+    assert sum(slept) == pytest.approx(2.0)
+    assert loader_probe_workers._worker_bytes(object()) == {}
+
+
+def test_a_worker_that_dies_at_once_is_stopped_and_its_error_passed_on() -> None:
+    with pytest.raises(RuntimeError, match=r"worker|Broken"):
+        loader_probe_workers._started(loader(Numbers()), Stub(Breaking(), 3, is_shared=False), 2)
+
+
+class Breaking:
+    def __deepcopy__(self, _memo: Any) -> Any:
+        message = "Broken: it cannot be copied"
+        raise RuntimeError(message)
