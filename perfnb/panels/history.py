@@ -137,6 +137,8 @@ class History:
         """What a click did, what to do with the new config and how it differs from the first; or why it did nothing."""
         if error:
             return (Verdict("x", text.clean(error, 600)), *(Diff(tuple(code.split("\n"))) for code in self._code))
+        is_file = isinstance(self.home, FileHome)
+        home = home or ("" if is_file else "The panel's .config is the new one, the old one stays as it is")
         backup = self.home.backup if isinstance(self.home, FileHome) else None
         kept = f" What it held lies in {text.name(backup.name)}." if backup is not None else ""
         return (Line("", f"{done}. {home}{kept}".strip()), diff_block(self.started_from, self.home))

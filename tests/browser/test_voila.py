@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -21,6 +23,34 @@ folder = pathlib.Path(os.environ["PERFNB_SAMPLES"]) / "slow_loader"
 run = perfnb.read_trace(folder)
 config = json.loads((folder / "config.json").read_text())
 display(perfnb.diagnose(run), perfnb.whatif_panel(run, config))"""
+
+
+# what Voila's own page template asks for, whatever the notebook holds
+OF_VOILA = "https://cdn.jsdelivr.net/npm/@fortawesome/fontawesome-free@"
+
+
+@pytest.fixture
+def screen(opened_chromium: Any) -> Generator[Any]:
+    """A page that reaches this machine only, and may ask for nothing else but the icons of Voila's template."""
+    context = opened_chromium.new_context(viewport={"width": 1280, "height": 1400})
+    context.set_default_timeout(float(os.environ.get("PERFNB_BROWSER_TIMEOUT_S", "60")) * 1000)
+    refused: list[str] = []
+    errors: list[str] = []
+
+    def judge(route: Any) -> None:
+        if urlsplit(route.request.url).hostname in ("127.0.0.1", None):
+            route.continue_()
+        else:
+            refused.append(route.request.url)
+            route.abort()
+
+    context.route("**/*", judge)
+    shown = context.new_page()
+    shown.on("pageerror", lambda error: errors.append(str(error)))
+    yield shown
+    context.close()
+    assert [address for address in refused if not address.startswith(OF_VOILA)] == []
+    assert errors == []
 
 
 def test_card_and_panel_work_in_voila(screen: Any, tmp_path: Path, screenshots: Path) -> None:
