@@ -148,17 +148,17 @@ def test_a_clear_winner_becomes_a_probed_suggestion_with_its_gain() -> None:
     assert suggestion.tier == "probed"
     assert suggestion.fix == "raise_learning_rate"
     assert suggestion.changes == (Change("learning_rate", 0.01, 0.1),)
-    assert suggestion.confidence == 0.9
+    assert suggestion.confidence == 0.8
     assert isinstance(suggestion.prediction, Prediction)
     assert suggestion.prediction.low < suggestion.prediction.after < suggestion.prediction.high < 1.0
     assert "10 % of the run" in suggestion.horizon
-    assert "0.90 (calibrated on" in suggestion.sentence
+    assert "0.80 (calibrated on" in suggestion.sentence
     assert probed_suggestions(told)[0].changes[0].after == pytest.approx(0.1)
     assert probed_suggestions(told, {"learning_rate": "auto"})[0].why_no_change.startswith("learning_rate is 'auto'")
     assert probed_suggestions(told, {"seed": 1})[0].why_no_change == "the config has no learning_rate"
     table = probe_table(told)
     assert table["verdict"].tolist() == ["present", "better"]
-    assert table["chance"].tolist() == ["", "0.90"]
+    assert table["chance"].tolist() == ["", "0.80"]
     assert len(probe_drawing(told)) == 40
 
 

@@ -90,8 +90,9 @@ def test_an_effect_is_never_outside_of_one(losses: list[float], first: float) ->
 @pytest.mark.parametrize(
     ("factors", "steps", "planned", "cap", "why"),
     [
-        ((0.4, 0.4), 20, 200, 0.90, "10 % of the run probed"),
-        ((0.4, 0.4), 14, 200, 0.80, "7.0 % of the run probed"),
+        ((0.4, 0.4), 40, 400, 0.90, "10 % of the run probed"),
+        ((0.4, 0.4), 28, 400, 0.80, "7.0 % of the run probed"),
+        ((0.4, 0.4), 39, 200, 0.80, "39 steps, fewer than the 40"),
         ((0.4, 0.4), 5, 200, 0.70, "a screening"),
         ((0.4, 0.4), 100, 200, 0.70, "more than the 33 %"),
         ((0.4, 0.4), 20, None, 0.70, "the length of the run is not known"),
