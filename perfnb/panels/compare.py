@@ -11,8 +11,9 @@ import ipywidgets as widgets
 import pandas as pd
 
 from perfnb import text
-from perfnb.charts import impact_chart, live
+from perfnb.charts import live
 from perfnb.charts.compare import compare_chart
+from perfnb.charts.outcome import outcome_chart
 from perfnb.document import Block, Bundle, Items, Line, Section, Table, Verdict, bundle, joined_html
 from perfnb.facts import impact
 from perfnb.findings import Diagnosis
@@ -84,7 +85,7 @@ class ComparePanel(Panel):
             return bundle(
                 [
                     *self._header(),
-                    *picture(impact_chart(self._impact())),
+                    *picture(outcome_chart(self._impact())),
                     *self._measured(),
                     Line("shown", self.choice.value),
                     *drawn,
@@ -102,7 +103,7 @@ class ComparePanel(Panel):
             style={"description_width": "110px"},
         )
         self.choice.observe(lambda _: self._refresh(), names="value")
-        self.step_chart = live(impact_chart(self._impact()))
+        self.step_chart = live(outcome_chart(self._impact()))
         first = next((each.changes for each in self._comparisons.values() if len(each.changes)), None)
         self.chart = None if first is None else live(compare_chart(first.head(MOST_ROWS)))
         views = {name: view.widget for name, view in self._views.items()}
