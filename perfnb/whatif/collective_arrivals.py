@@ -108,7 +108,8 @@ def _passes(host: pd.DataFrame, own: pd.DataFrame, clock: Clock) -> list[_Pass]:
             continue
         after = forwards[number - 1] if len(forwards) else -np.inf
         node = np.searchsorted(nodes, after)
-        first, there = clock(float(min(start[chosen[0]], *nodes[node : node + 1])), end[chosen])
+        begin = float(min([start[chosen[0]], *nodes[node : node + 1]]))
+        first, there = clock(begin, end[chosen])
         span = float(there.max()) - first
         if span > 0:
             order = tuple((str(shapes[row]), str(dtypes[row])) for row in chosen)
