@@ -19,7 +19,7 @@ from perfnb.whatif.loader_simulation import loaded_steps_us, loading_us, phases_
 from perfnb.whatif.phase_work import edited_times
 from perfnb.whatif.rank_model import RankModel, Time
 from perfnb.whatif.segments import Program
-from perfnb.whatif.trace_replay import spacings_alone_us, training_loop
+from perfnb.whatif.trace_replay import spacings_alone_us, training_loop, uncrowded_loop
 
 if TYPE_CHECKING:
     from perfnb.whatif.model import StepModel
@@ -81,7 +81,9 @@ def _rank_spacings(
             loading = loading_us(model, rank, rows, values).tolist()
             found = np.array(spacings_alone_us(program, rows, loading, slower)) - rank.pause_us
         else:
-            consumer: Consumer = training_loop(program, rows, slower)
+            # one core each for the workers, the loop, a pinning thread, and what others take
+            crowded = model.workers + 2.0 + model.loader.foreign > model.cores
+            consumer: Consumer = (training_loop if crowded else uncrowded_loop)(program, rows, slower)
             found = loaded_steps_us(model, rank, rows, consumer, values) - rank.pause_us
         found = found - np.resize(_parts_us(model, rank, rows, values), len(found)) if model.parts else found
         return _repeated(model, rank, rows, found)

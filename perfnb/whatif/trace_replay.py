@@ -42,6 +42,36 @@ def training_loop(program: Program, order: Sequence[int], host_factor: float = 1
     return consumer
 
 
+def uncrowded_loop(program: Program, order: Sequence[int], host_factor: float = 1.0) -> Consumer:
+    """What `training_loop` gives where there is a core for everybody: the same moments, one turn of the clock per batch.
+
+    Parameters
+    ----------
+    program
+        What the host does in each recorded step.
+    order
+        Steps to replay, again and again.
+    host_factor
+        How much slower the host's own work is than recorded.
+    """
+
+    def consumer() -> Actor:
+        state = list(program.initial_us)
+        now = yield "until", 0.0
+        for step in cycle(order):
+            for item in program.steps[step]:
+                if isinstance(item, Segment):
+                    _launch(state, item.rows, now, host_factor)
+                    now += item.length_us * host_factor
+                elif isinstance(item, Wait):
+                    now = _resume(state, item, now)
+                else:
+                    yield "until", now
+                    now = yield NEXT
+
+    return consumer
+
+
 def spacings_alone_us(program: Program, order: Sequence[int], loading_us: Sequence[float], host_factor: float) -> list[float]:
     """What `loader_queue.steady_spacings_us` gives of a loop that loads itself, on a core of its own, one batch in each step.
 

@@ -15,7 +15,7 @@ from perfnb.whatif.loader_queue import steady_spacings_us
 from perfnb.whatif.model import StepModel
 from perfnb.whatif.segments import Program
 from perfnb.whatif.step_model import predict
-from perfnb.whatif.trace_replay import spacings_alone_us, training_loop
+from perfnb.whatif.trace_replay import spacings_alone_us, training_loop, uncrowded_loop
 
 LOADER = "enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__"
 RATES = {"matmul.float32.flops_per_s": 1e13, "matmul.bfloat16.flops_per_s": 4e13, "matmul.tfloat32.flops_per_s": 2e13}
@@ -219,3 +219,9 @@ def test_a_loop_that_loads_itself_is_replayed_without_the_clock_to_the_same_mome
     )
 
     assert spacings_alone_us(program, order, loading, slower) == pytest.approx(clocked)
+
+    batches = [(("wait", 20.0 * time), ("cpu", time)) for time in loading]  # longer than a step, so that workers limit it
+    loops = [loop(program, order, slower) for loop in (training_loop, uncrowded_loop)]
+    beside = [steady_spacings_us(batches, loop, workers=2, cores=8.0) for loop in loops]
+
+    assert beside[0] == pytest.approx(beside[1])
