@@ -108,7 +108,7 @@ def test_the_monitor_moves_while_a_cell_runs_and_stops_by_keyboard(run_all: RunA
     page.keyboard.type(TRAIN.replace("\n    ", "\n"))
     page.keyboard.press("Control+Enter")
 
-    row = page.locator(".jp-OutputArea tr", has=job).first
+    row = page.locator(".jp-OutputArea tr", has_text="running").first
     seen = row.inner_text()
     page.wait_for_function(
         "old => [...document.querySelectorAll('.jp-OutputArea tr')].some("
