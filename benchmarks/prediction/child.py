@@ -1,6 +1,7 @@
 """What the runner imports once, before it forks a process for each pair: no thread of torch has started then."""
 
 import torch
+import torch._dynamo  # optimizers import it at their first step: two seconds in every forked process
 
 from benchmarks.prediction import measure
 from perfnb.read.recorded import run_of
