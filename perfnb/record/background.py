@@ -72,13 +72,11 @@ class Background:
         self._fold, self._values, self._events = PhaseFold(), LateValues(), DeviceEvents()
         self._pauses = Pauses()
         self._allocator: AllocatorCollector | None = None
-        self._resets_peaks = reset_peaks
         self._window: Window | None = None
         self._sink: Sink | None = None
         self._sampler: Sampler | None = None
         self._lock = threading.Lock()
-        self._boundaries = 0
-        self._boundary_ns = 0.0
+        self._boundaries, self._boundary_ns, self._resets_peaks = 0, 0.0, reset_peaks
         self._seen: dict[str, Any] = {}
         self._told: set[str] = set()
         self._unseen: set[str] = set()
