@@ -19,7 +19,7 @@ Recipe = tuple[str, Knobs, Knobs]
 
 _WORKERS: Final = {"num_workers": 1}
 _LOGS: Final = {"log_every_n_steps": 1}
-_SAVES: Final = {"checkpoint_every_n_steps": 2}
+_SAVES: Final = {"checkpoint_every_n_steps": 2, "gradient_accumulation_steps": 3}
 _LOOP: Final = {"optimizer_implementation": "loop"}
 _COLLECTS: Final = {"gc_collect_every_n_steps": 2}
 _MICRO: Final = {"gradient_accumulation_steps": 4}
