@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import pandas as pd
 
@@ -30,6 +31,7 @@ MEMORY_KNOBS: Final = ALLOCATOR_KNOBS | KNOBS_OF_DRY_RUN
 RUNS_OUT: Final = "may run out of memory"
 
 _MODEL_NEEDS: Final = "model=perfnb.MemoryModel(model_fn, batch_fn, loss_fn, optimizer_fn, config=...), which a dry run trains"
+_peaks: WeakKeyDictionary[Run, pd.DataFrame] = WeakKeyDictionary()
 _PEAK_NEEDS: Final = "perfnb.record of a training on a GPU, or a memory snapshot (perfnb.read_memory_snapshot)"
 
 
@@ -137,7 +139,10 @@ def out_of_memory_reason(part: MemoryPart) -> Unknown:
 
 def _recorded(run: Run, config: Mapping[str, Any], rank: int, device: int) -> pd.Series | None:
     """Peaks and usable bytes of one device as recorded; None where nothing was."""
-    peaks = peaks_of(None if run.allocator.empty else run.allocator, None if run.allocations.empty else run.allocations)
+    peaks = _peaks.get(run)
+    if peaks is None:  # kept for as long as the run lives: a slider asks at each move
+        tables = (None if table.empty else table for table in (run.allocator, run.allocations))
+        peaks = _peaks[run] = peaks_of(*tables)
     if peaks.empty:
         return None
     found = device_memory(peaks, run.machine, config, run.gpu_samples)
