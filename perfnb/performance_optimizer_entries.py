@@ -82,6 +82,7 @@ def improvement(answer: Prediction | Unknown) -> dict[str, Any]:
         "verdict": answer.verdict,
         "basis": answer.basis,
         "assumptions": list(answer.assumptions),
+        "memory": None if answer.memory is None else answer.memory.words,
     }
 
 

@@ -29,10 +29,11 @@ from perfnb.wording import (
     rest,
     run_words,
     seen,
+    side_by_side,
     suggestion_blocks,
     verdict,
 )
-from perfnb.wording_training import training_line, training_section
+from perfnb.wording_training import is_curve_seen, training_line, training_section
 
 __all__ = ["Bundle", "card", "card_blocks", "face", "page", "picture"]
 
@@ -98,7 +99,7 @@ def card_blocks(diagnosis: Diagnosis, suggestions: Sequence[Suggestion] = (), li
     also = _also(diagnosis)
     if also:
         blocks.append(Line("also", also))
-    blocks += [*training_line(diagnosis), *lines]
+    blocks += [*(training_line(diagnosis) if is_curve_seen(diagnosis) else ()), *lines]
     if not diagnosis.parts.empty:
         blocks += [*picture(breakdown_chart(facts.breakdown(diagnosis.parts))), _parts(diagnosis)]
     return [*blocks, *_sections(diagnosis, suggestions)]
@@ -165,7 +166,8 @@ def _also(diagnosis: Diagnosis) -> str:
     counts = {"more": more, "possible": len(diagnosis.possible), "not limiting": len(diagnosis.cleared)}
     counted = [f"{name} {number}" for name, number in counts.items() if number > 0]
     unmeasured = [f"not measured {len(diagnosis.unmeasured)}"] if diagnosis.unmeasured and diagnosis.step_us is not None else []
-    return " | ".join([*named, *counted, *unmeasured])
+    curve = ["curve not measured"] if diagnosis.training and not is_curve_seen(diagnosis) else []  # a stored card is small
+    return " | ".join([*named, *counted, *unmeasured, *curve])
 
 
 def _parts(diagnosis: Diagnosis) -> Block:
@@ -193,7 +195,7 @@ def _finding(finding: Finding) -> list[Block]:
 def _suggestions(suggestions: Sequence[Suggestion]) -> list[Block]:
     if not suggestions:
         return [Line("", "no change is suggested")]
-    known = facts.impact({changed(item.changes): item.prediction for item in suggestions})
+    known = facts.impact(side_by_side(suggestions))
     drawn = picture(impact_chart(known)) if known["after_us"].notna().any() else ()
     return [*drawn, _suggestions_table(suggestions, "Changes, each predicted alone")]
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 from perfnb import facts, text
 from perfnb.catalogue import detectors, training_detectors
 from perfnb.charts import breakdown_chart, findings_chart, impact_chart
+from perfnb.charts.theme import AnyChart
 from perfnb.charts.training import loss_chart
 from perfnb.detector import Detector, Unmeasured
-from perfnb.document import Block, Code, Diff, Heading, Items, Line, Section, Table
+from perfnb.document import Block, Code, Diff, Heading, Items, Line, Section, Table, Verdict
 from perfnb.findings import Finding
 from perfnb.fix import Suggestion
 from perfnb.report import picture
@@ -29,6 +31,7 @@ from perfnb.wording import (
     findings_table,
     plan_blocks,
     seen,
+    side_by_side,
     suggestion_blocks,
     unmeasured_items,
     verdict,
@@ -36,6 +39,7 @@ from perfnb.wording import (
 from perfnb.wording_training import training_blocks, training_line
 
 _LONGEST: Final = 400
+_LONGEST_PROSE: Final = 1_500
 _MOST_NOTES: Final = 60
 _GROUPS: Final = {
     "time": "What was found: time",
@@ -46,10 +50,19 @@ _GROUPS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """How much of a report is shown: rows of evidence per finding, and whether charts are drawn."""
+    """How much of a report is shown: rows of evidence per finding, and whether charts are; what is drawn is kept in `drawn`."""
 
     evidence_rows: int = 50
     is_drawn: bool = True
+    drawn: dict[str, tuple[Block, ...]] = field(default_factory=dict)
+
+    def picture(self, name: str, chart: Callable[[], AnyChart]) -> tuple[Block, ...]:
+        """A chart as a picture, drawn once under its name; nothing where no charts are shown."""
+        if not self.is_drawn:
+            return ()
+        if name not in self.drawn:
+            self.drawn[name] = picture(chart())
+        return self.drawn[name]
 
 
 def report_blocks(told: Reported, amount: Amount | None = None) -> list[Block]:
@@ -68,7 +81,7 @@ def report_blocks(told: Reported, amount: Amount | None = None) -> list[Block]:
         Chapters under headings; what is long stands folded.
     """
     how_much = amount or Amount()
-    return [
+    blocks = [
         *_top(told, how_much),
         *_found(told, how_much),
         *_changes(told, how_much),
@@ -76,6 +89,23 @@ def report_blocks(told: Reported, amount: Amount | None = None) -> list[Block]:
         *_checked(told),
         *_surroundings(told),
     ]
+    return [_cut(block) for block in blocks]
+
+
+def _cut(block: Block) -> Block:
+    """A block whose texts are no longer than a reader reads: a name of a trace may be as long as a book."""
+    if isinstance(block, Verdict):
+        return replace(block, sentence=text.clean(block.sentence, _LONGEST), aside=text.clean(block.aside, _LONGEST))
+    if isinstance(block, Line):
+        return replace(block, sentence=text.clean(block.sentence, _LONGEST_PROSE))
+    if isinstance(block, Items):
+        return Items(tuple(text.clean(sentence, _LONGEST_PROSE) for sentence in block.sentences))
+    if isinstance(block, Table):
+        return replace(block, rows=tuple(tuple(text.clean(cell, _LONGEST) for cell in row) for row in block.rows))
+    if isinstance(block, Section):
+        inside = tuple(_cut(each) for each in block.blocks)
+        return replace(block, heading=text.clean(block.heading, _LONGEST), blocks=inside)
+    return block
 
 
 def _top(told: Reported, amount: Amount) -> list[Block]:
@@ -90,7 +120,7 @@ def _top(told: Reported, amount: Amount) -> list[Block]:
     if not diagnosis.parts.empty:
         parts = facts.breakdown(diagnosis.parts)
         rows = tuple((label, text.duration(time), text.share(part)) for label, _, time, part in parts.itertuples(index=False))
-        drawn = picture(breakdown_chart(parts)) if amount.is_drawn else ()
+        drawn = amount.picture("parts", lambda: breakdown_chart(parts))
         blocks += [
             Heading("Where a step's time goes"),
             *drawn,
@@ -108,7 +138,8 @@ def _found(told: Reported, amount: Amount) -> list[Block]:
             blocks.append(Heading(f"{title} ({len(found)})"))
             if len(found) > 1:
                 ranked = diagnosis.findings[diagnosis.findings["unit"].eq(unit)]
-                blocks += [*(picture(findings_chart(ranked)) if amount.is_drawn else ()), findings_table(found, "")]
+                drawn = amount.picture(unit, partial(findings_chart, ranked))
+                blocks += [*drawn, findings_table(found, "")]
             blocks += _each(found, told.run, amount)
     if diagnosis.possible:
         blocks += [
@@ -155,9 +186,9 @@ def _changes(told: Reported, amount: Amount) -> list[Block]:
     blocks: list[Block] = [Heading(f"What to change ({len(told.suggestions)})")]
     if not told.suggestions:
         blocks.append(Line("", "No change of this config is suggested."))
-    known = facts.impact({changed(item.changes): item.prediction for item in told.suggestions})
-    if amount.is_drawn and known["after_us"].notna().any():
-        blocks += picture(impact_chart(known))
+    known = facts.impact(side_by_side(told.suggestions))
+    if known["after_us"].notna().any():
+        blocks += amount.picture("changes", lambda: impact_chart(known))
     pairs = enumerate(zip(told.suggestions, told.shown, strict=True))
     blocks += [_suggestion(item, shown, folded=index > 0) for index, (item, shown) in pairs]
     blocks += plan_blocks(told.plan)
@@ -184,20 +215,20 @@ def _training(told: Reported, amount: Amount) -> list[Block]:
     curve = told.diagnosis.training
     if curve is None:
         return []
-    blocks: list[Block] = [Heading("The training itself, by its curve"), *(_losses(told) if amount.is_drawn else ())]
+    blocks: list[Block] = [Heading("The training itself, by its curve"), *_losses(told, amount)]
     blocks += training_blocks(curve)
     pairs = zip(told.hyperparameters, told.shown_hyperparameters, strict=True)
     return [*blocks, *(_hyperparameter(item, shown) for item, shown in pairs)]
 
 
-def _losses(told: Reported) -> tuple[Block, ...]:
+def _losses(told: Reported, amount: Amount) -> tuple[Block, ...]:
     try:
         drawing = loss_drawing(told.run)
     except Unmeasured:
         return ()
     if drawing.empty:
         return ()
-    return picture(loss_chart(drawing, training_events(told.diagnosis)))
+    return amount.picture("losses", lambda: loss_chart(drawing, training_events(told.diagnosis)))
 
 
 def _hyperparameter(item: HyperparameterSuggestion, shown: Shown) -> Block:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from perfnb import json_output, text
-from perfnb.document import Block, Picture, Section, bundle, joined_markdown
+from perfnb.document import Block, Bundle, Picture, Section, joined_html, joined_markdown
 from perfnb.errors import PerfnbError
 from perfnb.findings import Diagnosis
 from perfnb.fix import Suggestion
@@ -28,6 +28,8 @@ LARGEST_PAGE_BYTES: Final = 300_000
 """A page is to be mailed and pasted into a ticket: where it would be larger, evidence is left out before anything else."""
 
 _AMOUNTS: Final = (Amount(), Amount(20), Amount(8), Amount(3), Amount(0), Amount(0, is_drawn=False))
+
+_BODY: Final = Markup('<div style="line-height:1.5;font-size:13px">{}</div>')
 
 
 class ReportError(PerfnbError):
@@ -131,8 +133,10 @@ def html_page(told: Reported) -> str:
     """The report as one HTML page of at most `LARGEST_PAGE_BYTES`."""
     title = f"perfnb report: {', '.join(text.name(name) for name in told.run.source[:1]) or 'a run'}"
     shown = ""
+    drawn: dict[str, tuple[Block, ...]] = {}
     for amount in _AMOUNTS:
-        shown = str(page(bundle(report_blocks(told, amount)), title))
+        html = _BODY.format(joined_html(report_blocks(told, replace(amount, drawn=drawn))))
+        shown = str(page(Bundle(html, "", ""), title))
         if len(shown.encode()) <= LARGEST_PAGE_BYTES:
             break
     return shown

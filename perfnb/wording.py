@@ -96,6 +96,7 @@ def suggestion_blocks(suggestion: Suggestion) -> tuple[Block, ...]:
     lines: list[Block] = [
         Verdict("", f"{suggestion.fix}: {changed(suggestion.changes)}", label="change"),
         Line("effect", predicted(suggestion.prediction)),
+        *memory_line(suggestion.prediction),
         Line("why", suggestion.reason),
     ]
     if suggestion.confidence is not None:
@@ -103,6 +104,21 @@ def suggestion_blocks(suggestion: Suggestion) -> tuple[Block, ...]:
     if suggestion.caution:
         lines.append(Line("check", suggestion.caution))
     return tuple(lines)
+
+
+def memory_line(answer: Prediction | Unknown) -> tuple[Line, ...]:
+    """The peak of memory with a change, beside its time; nothing where no model tells of it."""
+    return () if isinstance(answer, Unknown) or answer.memory is None else (Line("memory", answer.memory.words),)
+
+
+def side_by_side(suggestions: Sequence[Suggestion]) -> dict[str, Prediction | Unknown]:
+    """Change to prediction, of those that one chart can show: times of one thing, not a step beside a sample."""
+    metrics = [item.prediction.metric for item in suggestions if isinstance(item.prediction, Prediction)]
+    return {
+        changed(item.changes): item.prediction
+        for item in suggestions
+        if isinstance(item.prediction, Unknown) or item.prediction.metric == metrics[0]
+    }
 
 
 def plan_blocks(steps: Sequence[PlanStep]) -> tuple[Block, ...]:

@@ -36,10 +36,16 @@ def training_line(diagnosis: Diagnosis) -> tuple[Line, ...]:
     return (Line("curve", f"not measured: {reasons[0]}{more_reasons}"),)
 
 
+def is_curve_seen(diagnosis: Diagnosis) -> bool:
+    """Whether anything of the training itself could be looked at."""
+    told = diagnosis.training
+    return told is not None and bool(told.found or told.cleared)
+
+
 def training_section(diagnosis: Diagnosis, *, folded: bool = True) -> list[Block]:
     """What was found on the curve, looked for and not measured, under one heading; nothing where nothing could be looked at."""
     told = diagnosis.training
-    if told is None or not (told.found or told.cleared):
+    if told is None or not is_curve_seen(diagnosis):
         return []
     found = text.count(len(told.found), "finding")
     return [Section(f"The training itself, by its curve ({found})", tuple(training_blocks(told)), folded=folded)]

@@ -218,12 +218,13 @@ def test_a_folder_that_went_away_is_said(tmp_path: Path) -> None:
         optimizer.apply_optimization_recommendations([], {})
 
 
+# altair imports anywidget, and that Jupyter's libraries, wherever they are installed: here they are not
 SCRIPT = """
 import sys
 
 class Refused:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("IPython", "ipywidgets"):
+        if name.partition(".")[0] in ("IPython", "ipywidgets", "anywidget"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Refused())
@@ -237,7 +238,7 @@ done = optimizer.apply_optimization_recommendations(report, {"num_workers": 0})
 import perfnb.validate, perfnb.commands.known
 perfnb.commands.known.commands()
 assert done.config["num_workers"] > 0
-assert not {"IPython", "ipywidgets", "torch"} & set(sys.modules)
+assert not {"IPython", "ipywidgets", "anywidget", "torch"} & set(sys.modules)
 """
 
 

@@ -9,7 +9,11 @@ import pytest
 
 from perfnb import json_output, terminal
 from perfnb.findings import Cleared, Diagnosis, Finding, NotMeasured
+from perfnb.fix import Suggestion
+from perfnb.prediction import Change, MemoryPart, Prediction, Unknown
 from perfnb.report import card, face
+from perfnb.wording import memory_line, side_by_side, suggestion_blocks
+from perfnb.wording_training import training_line
 
 REASON = "nothing was told of the training itself"
 ABSENT = Diagnosis((), (), (), tuple(NotMeasured(name, "training", REASON) for name in ("loss_spikes", "overfitting")))
@@ -46,7 +50,7 @@ STATES = {"found": FOUND, "quiet": QUIET, "not measured": ABSENT}
 LINES = {
     "found": "curve   [!] non_finite_loss was seen | 1 more",
     "quiet": "curve   no symptom on its curve: 1 looked for, 1 not measured",
-    "not measured": f"curve   not measured: {REASON}",
+    "not measured": "also    curve not measured",
 }
 
 
@@ -82,6 +86,11 @@ def test_what_rests_on_no_counts_has_no_confidence_and_no_rank() -> None:
     assert "The training itself, by its curve (2 findings)" in shown.plain
 
 
+def test_a_report_has_the_reason_why_the_curve_was_not_measured() -> None:
+    assert [line.plain() for line in training_line(beside(ABSENT))] == [f"curve   not measured: {REASON}"]
+    assert training_line(beside(None)) == training_line(beside(Diagnosis((), (), (), ()))) == ()
+
+
 def test_what_was_not_looked_at_is_not_spoken_of() -> None:
     assert "curve" not in card(beside(None, STALL)).plain
     assert "by its curve" not in card(beside(ABSENT, STALL)).plain
@@ -114,3 +123,16 @@ def test_json_has_it_without_a_severity() -> None:
     assert told["not_seen"] == [{"detector": "overfitting", "summary": "validation loss still falls"}]
     assert told["not_measured"] == [{"detector": "loss_spikes", "reason": "80 losses are needed"}]
     assert json_output.training(None) == {"findings": [], "not_seen": [], "not_measured": []}
+
+
+def test_a_step_and_a_sample_are_not_drawn_side_by_side_and_memory_stands_beside_the_time() -> None:
+    memory = MemoryPart("allocated", 1 << 30, 2 << 30, 1 << 30, 3 << 30, 8 << 30, "D", "a bound")
+    step, sample = (Prediction(metric, 100.0, 50.0, 40.0, 60.0, "prior", memory=memory) for metric in ("step_us", "sample_us"))
+    made = [
+        Suggestion(name, (Change(name, 0, 1),), (), "why", answer)
+        for name, answer in (("a", step), ("b", sample), ("c", Unknown("no", "yes")))
+    ]
+
+    assert list(side_by_side(made)) == ["a 0 -> 1", "c 0 -> 1"]
+    assert "memory  peak allocated 1.00 GiB -> 2.00 GiB" in "\n".join(each.plain() for each in suggestion_blocks(made[0]))
+    assert memory_line(made[2].prediction) == ()

@@ -76,7 +76,7 @@ def test_the_text_says_every_check_with_its_reason() -> None:
     shown = str(MIXED)
 
     assert shown.startswith("perfnb  [x] 1 passed, 1 failed, 1 skipped; success rate 50 %    quick, 12 s")
-    assert "FAILED   bad" in shown
+    assert "FAILED  bad" in shown
     assert "skipped  absent" in shown
     assert "&lt;b&gt;was&lt;/b&gt;" in MIXED.bundle().html
     assert MIXED.as_dict()["checks"][2]["state"] == "failed"

@@ -29,7 +29,7 @@ def train(folder: Path, *, workers: int, sample_ms: float, steps: int) -> None:
     """
     import torch  # noqa: PLC0415 - in this process only
 
-    class Samples(torch.utils.data.Dataset[Any]):
+    class Samples(torch.utils.data.Dataset[Any]):  # type: ignore[misc] # Any to mypy, which does not follow torch
         def __len__(self) -> int:
             return BATCH_SIZE * steps
 
