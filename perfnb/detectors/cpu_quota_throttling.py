@@ -104,12 +104,19 @@ def cpu_quota_throttling(
         message = "no control group counts the use of a CPU quota, or it was read only once"
         raise Unmeasured(message)
     used = used.assign(throttled_us=throttled, throttled_share=used["rank"].map(_throttled_share(host_samples)))
-    used = used[used["throttled_share"].ge(_FEWEST_THROTTLED) & used["throttled_us"].notna() & used["runqueue_us"].gt(0)]
+    used = used[used["throttled_share"].ge(_FEWEST_THROTTLED) & used["runqueue_us"].gt(0)]
+    used = used.assign(throttled_us=used["throttled_us"].fillna(used["runqueue_us"] * _of_waiting(used)))
     block = (used.groupby("rank")["duration_us"].cumsum() - used["duration_us"]) // _BLOCK_US
     sums = used.groupby(["rank", block])[["throttled_us", "runqueue_us"]].transform("sum")
     share = (sums["throttled_us"] / sums["runqueue_us"]).clip(upper=1.0)
     lost = used["runqueue_us"] * share
     return used.assign(lost_us=lost)[["rank", "step", "lost_us", "runqueue_us", "throttled_us", "throttled_share"]]
+
+
+def _of_waiting(used: pd.DataFrame) -> pd.Series:
+    """Time held back per time waited of each rank: what steps before the first and after the last sample get."""
+    known = used[used["throttled_us"].notna()].groupby("rank")[["throttled_us", "runqueue_us"]].sum()
+    return used["rank"].map(known["throttled_us"] / known["runqueue_us"]).fillna(0.0)
 
 
 def _throttled_share(samples: pd.DataFrame) -> dict[int, float]:
