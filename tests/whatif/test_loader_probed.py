@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -15,9 +16,11 @@ from perfnb.prediction import Prediction, Unknown
 from perfnb.record.loader_probe_result import LoaderProbe
 from perfnb.run import Machine, Run
 from perfnb.tables import conform
+from perfnb.whatif import step_model
 from perfnb.whatif.loader_foreign import Foreign, foreign_load
 from perfnb.whatif.loader_probed import ProbedLoader, probed_loader
-from perfnb.whatif.step_model import predict, shadow
+
+predict, shadow = (partial(answer, draws=4) for answer in (step_model.predict, step_model.shadow))
 
 MS = 1000.0
 QUIET = {"pressure_cpu_share": 0.0, "foreign_cores": 0.0}
