@@ -152,6 +152,13 @@ def test_configs_that_were_read_again_are_the_same() -> None:
     assert verify(suggestion(), run_of(100.0, config=before), run_of(62.0, config=after)).void == ""
 
 
+@pytest.mark.parametrize(("prefetch", "void"), [(2, ""), (4, "the configs also differ in prefetch_factor")])
+def test_a_prefetch_factor_that_comes_with_workers_is_no_other_change(prefetch: int, void: str) -> None:
+    before, after = {**CONFIG, "prefetch_factor": None}, {**CHANGED, "prefetch_factor": prefetch}
+
+    assert verify(suggestion(), run_of(100.0, config=before), run_of(62.0, config=after)).void == void
+
+
 def test_configs_of_traces_can_be_given() -> None:
     outcome = verify(suggestion(), run_of(100.0), run_of(62.0), configs=(CONFIG, {**CHANGED, "batch_size": 9}))
 

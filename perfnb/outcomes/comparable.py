@@ -17,6 +17,7 @@ from perfnb.whatif.known_parts import pauses_us
 from perfnb.work import rank_work
 
 LARGEST_VARIATION: Final = 0.3  # whatif contract, section 3
+PREFETCH_OF_TORCH: Final = 2  # torch.utils.data.DataLoader: the default where num_workers > 0, else None
 _MOST_NAMED: Final = 5
 
 Config = Mapping[str, Any]
@@ -68,8 +69,17 @@ def _other_changes(changes: Sequence[Change], before: Config, after: Config) -> 
         for config, wanted, when, what in sides:
             if has_knob(config, change.knob) and not _same(found := value_of(config, change.knob), wanted):
                 return f"{change.knob} is {found!r} {when}, not {wanted!r}: the change {what}"
-    others = sorted({change.knob for change in differences(before, after)} - {change.knob for change in changes})
+    found = [change for change in differences(before, after) if not _follows(change, changes)]
+    others = sorted({change.knob for change in found} - {change.knob for change in changes})
     return f"the configs also differ in {', '.join(others)}" if others else ""
+
+
+def _follows(change: Change, changes: Sequence[Change]) -> bool:
+    """Whether a difference comes with a change by itself: a loader has a prefetch factor only where it has workers."""
+    if change.knob != "prefetch_factor" or {change.before, change.after} != {None, PREFETCH_OF_TORCH}:
+        return False
+    workers = [(each.before, each.after) for each in changes if each.knob == "num_workers"]
+    return any((not before) != (not after) for before, after in workers)
 
 
 def cautions(run: Run, when: str) -> Iterator[str]:
