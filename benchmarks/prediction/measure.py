@@ -116,7 +116,7 @@ def _blocks(
         order = list(configs) if number % 2 == 0 else list(configs)[::-1]
         for side in order:
             began = datetime.now(tz=UTC).isoformat(timespec="milliseconds")
-            run, around = run_trial(Trial(case, configs[side], steps), place / side)
+            run, around = run_trial(Trial(case, configs[side], steps), place / "blocks" / side)
             runs[side].append(replace(run, config={}))
             times = np.rint(step_durations(run)).astype(int).tolist()
             blocks.append({"side": side, "began_at": began, "step_us": times, **_told(around)})
