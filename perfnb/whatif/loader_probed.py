@@ -23,7 +23,6 @@ LARGEST_RATIO: Final = 1.1
 """Mean batch of the run over that of the probe, whatif contract, section 4.3."""
 
 DISK_WAIT_SHARE: Final = 0.5
-_PAGE_BYTES: Final = 4096
 
 NEEDS_PROBE: Final = "a probe of the dataset: perfnb.probe_dataset(loader).attach(run)"
 NEEDS_QUIET: Final = "a quiet probe: perfnb.probe_dataset(loader) while nothing else runs on this machine"
