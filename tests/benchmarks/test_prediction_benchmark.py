@@ -18,6 +18,7 @@ from benchmarks.prediction.rows import ALL_COLUMNS, calibrated_without_own_workl
 from benchmarks.prediction.workloads import DATA, RANKS, WORKLOADS
 from perfnb.outcomes.ledger import shipped_ledger
 from perfnb.outcomes.rows import is_sealed
+from perfnb.verify import step_durations
 
 ABOUT_PAIRS = {
     "rounds": 3,
@@ -277,3 +278,10 @@ def test_what_perfnb_ships_are_the_pairs_that_count(root: Path) -> None:
 
     assert SHIPPED.name == "outcomes.csv"
     assert shipped == set(good["prediction_id"])
+
+
+def test_the_stored_run_before_is_the_one_that_was_predicted_from(root: Path) -> None:
+    predicted_ones = [pair for pair in stored.pairs(root / STORED) if not pair.row["refused"]]
+
+    for pair in predicted_ones[::12]:
+        assert float(step_durations(pair.run).mean()) == pytest.approx(pair.row["before"], rel=1e-9), pair.case.id
