@@ -100,6 +100,11 @@ def with_link_times(run: Run, times: Iterable[Mapping[str, Any]]) -> Run:
         What `perfnb.probe_collectives` returned: backend, collective, dtype, ranks, bytes, time_us of
         each size.
 
+    Returns
+    -------
+    Run
+        A new one; the old one is unchanged.
+
     Examples
     --------
     >>> cast = {"backend": "gloo", "collective": "cast", "dtype": "float16", "ranks": 2, "bytes": 9000, "time_us": 10.0}

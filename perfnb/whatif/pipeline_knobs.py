@@ -47,6 +47,11 @@ def predict_pipeline(
         With the `pipeline_split` of now, where that changes.
     calibration, draws, seed
         As of `perfnb.predict`.
+
+    Returns
+    -------
+    Prediction or Unknown
+        Microseconds; Unknown says what is missing.
     """
     lengths: dict[Operation, Floats] = dict(replay.recorded_us)
     assumptions = ["other operations take as long as now, and what the replay misses of the step stays in proportion"]
