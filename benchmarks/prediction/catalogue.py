@@ -21,7 +21,7 @@ _WORKERS: Final = {"num_workers": 1}
 _LOGS: Final = {"log_every_n_steps": 1}
 _SAVES: Final = {"checkpoint_every_n_steps": 2, "gradient_accumulation_steps": 3}
 _LOOP: Final = {"optimizer_implementation": "loop"}
-_COLLECTS: Final = {"gc_collect_every_n_steps": 2}
+_COLLECTS: Final = {"gc_collect_every_n_steps": 5}
 _MICRO: Final = {"gradient_accumulation_steps": 4}
 
 _LOADER_DATA: Final = ("waits", "transforms", "mixed", "long_waits", "long_transforms")
@@ -48,7 +48,7 @@ _SINGLE: Final[Sequence[Recipe]] = (
 _SEVERAL: Final[Sequence[Recipe]] = (
     ("waits", _LOGS, {"num_workers": 2, "log_every_n_steps": 20}),
     ("transforms", _LOOP, {"num_workers": 1, "optimizer_implementation": "fused"}),
-    ("mixed", _SAVES, {"num_workers": 2, "prefetch_factor": 4, "checkpoint_every_n_steps": 10}),
+    ("mixed", _LOGS, {"num_workers": 2, "prefetch_factor": 4, "log_every_n_steps": 10}),
 )
 _RANKS: Final[Sequence[Recipe]] = (
     ("memory", {}, {"gradient_compression": "fp16"}),
