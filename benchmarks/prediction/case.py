@@ -8,7 +8,8 @@ case       fields of `PairCase`
 config     the config of the training before the change, as perfnb was given it
 line       the prediction's line of the accuracy ledger, sealed by its SHA-256 before the first run with the change began
 row        the row of the accuracy ledger (`perfnb.outcomes.rows.COLUMNS`): the prediction and what was found
-before     the recorded run before the change, one recording per rank (`benchmarks.detection.storage`)
+before     the recorded run before the change, one recording per rank (`benchmarks.detection.storage`); of several ranks
+           without their traces, which are too large: what rests on those cannot be predicted again
 probes     fields of `benchmarks.prediction.probing.Probes`: what perfnb's probes measured before the prediction
 earlier    batch size to the recordings of a run at that size, made before the prediction; of changes of the batch size
 blocks     in the order in which they ran: {"side", "began_at": UTC, "step_us": whole microseconds of each steady step,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -18,7 +17,6 @@ from benchmarks.prediction.job import Trial
 from benchmarks.prediction.probing import probed
 from benchmarks.prediction.trial import Around, idle, link_times, run_trial
 from benchmarks.prediction.workloads import WORKLOADS
-from benchmarks.samples.trace import clean
 from perfnb.outcomes import read_ledger, record_outcome, record_prediction
 from perfnb.outcomes.step_means import step_durations
 from perfnb.prediction import Change, Prediction, Unknown
@@ -78,7 +76,8 @@ def measure(case: PairCase, place: Path, out: Path, *, rounds: int = ROUNDS, ste
         run, answer, changes, config=before, workload=case.workload, shadow_after=shadow_after, folder=ledger
     )
     line = _written(out / f"{case.id}{PREDICTED}", ledger)
-    _unpack_traces(place / "before" / "run")
+    for path in (place / "before" / "run").glob("rank*/*.gz"):
+        path.unlink()  # traces of ranks: 100 kB each, of which a repository would grow
     sides, blocks = _blocks(case, {"before": before, "after": after}, place, rounds, steps)
     outcome = verify(answer, sides["before"], sides["after"], configs=(before, after), paired=True)
     record_outcome(number, outcome, folder=ledger)
@@ -132,12 +131,6 @@ def _written(path: Path, ledger: Path) -> dict[str, Any]:
     line: dict[str, Any] = json.loads(lines)
     write_whole(path, lines)
     return line
-
-
-def _unpack_traces(folder: Path) -> None:
-    """Leave the traces of ranks as plain text under their names, without what names the machine: files of pairs hold texts."""
-    for path in folder.glob("rank*/*.gz"):
-        path.write_text(clean(gzip.decompress(path.read_bytes()).decode()), encoding="utf-8")
 
 
 def _told(around: Around) -> dict[str, float]:
