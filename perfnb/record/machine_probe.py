@@ -40,7 +40,8 @@ class MachineProbe:
         With a model and a batch: `.layers.fp32.us` (forward and backward of its linear layers and convolutions),
         `.layers.bf16.ratio`, `.layers.convolutions.fp32.us`, `.layers.channels_last.ratio`; with an optimizer's kind
         `.update.loop.us`, `.update.foreach.ratio`, `.update.fused.ratio`: times as shares of those in fp32, of a loop.
-        `machine.pressure_cpu_share`, `.foreign_cores` (how busy others kept the machine) and `.measured_at` (Unix seconds).
+        `machine.pressure_cpu_share`, `.foreign_cores`, `.delay_share` (how busy others kept the machine) and `.measured_at`
+        (Unix seconds).
     notes
         What could not be measured, with the reason.
     """
@@ -135,6 +136,7 @@ def probe_machine(
     load = {
         "pressure_cpu_share": max(before.pressure_share, during.pressure_share),
         "foreign_cores": max(before.foreign_cores, during.foreign_cores),
+        "delay_share": max(before.delay_share, during.delay_share),
         "measured_at": time.time(),
     }
     constants = {name: value for each, item in found.items() for name, value in item.named(f"{PREFIX}{each}").items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from perfnb.prediction import Unknown
@@ -11,6 +12,8 @@ from perfnb.run import Machine
 from perfnb.whatif.uncertainty import Estimate
 
 PROBE: Final = "perfnb.probe_machine(model, batch, optimizer=optimizer).attach(run), on this machine while nothing else runs"
+_LOAD: Final = {"pressure_cpu_share": 0.0, "foreign_cores": 0.0, "delay_share": math.nan}
+"""Fields of `Load` in their order, and what stands for those that a probe did not tell."""
 
 
 def rate(machine: Machine, name: str, *, is_shadow: bool = False) -> Estimate | Unknown:
@@ -37,7 +40,8 @@ def rate(machine: Machine, name: str, *, is_shadow: bool = False) -> Estimate | 
     value = machine.constants.get(full)
     if value is None or not value > 0.0:
         return Unknown(f"{full} was not measured", PROBE)
-    load = Load(machine.constants.get(f"{PREFIX}pressure_cpu_share", 0.0), machine.constants.get(f"{PREFIX}foreign_cores", 0.0))
+    known = [machine.constants.get(f"{PREFIX}{each}", default) for each, default in _LOAD.items()]
+    load = Load(*known)
     if not load.is_quiet and not is_shadow:
         return Unknown(f"{full} was measured on a busy machine: {load}", PROBE)
     low, high = (machine.constants.get(f"{full}.{end}", value) for end in ("low", "high"))
