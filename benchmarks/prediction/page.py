@@ -42,8 +42,10 @@ ones ({scored}) were run and scored once; whatever was off stays in the table.
 record, from which it calibrates intervals for users. A workload must not help to score itself: rows named "calibrated" use, for
 each pair, only pairs of the other workloads (leave one workload out); pairs of the development set are among them.
 
-**Quiet** means: others used at most 0.25 cores before and during each of its runs, and some task waited for a core at most 20 %
-of the time just before. All other pairs are in the table as well.
+**Quiet** means that work of others which competes for cores used at most 0.25 of them before and during each of a pair's runs.
+Niced work does not count, as for perfnb's own probes: it gives way at once, but shares caches and memory, and up to
+{yielding:.1f} cores of it ran beside these pairs, which themselves
+ran at the highest priority. All other pairs are in the table as well.
 """
 
 
@@ -61,7 +63,9 @@ def render(rows: pd.DataFrame, about: Mapping[str, Any]) -> str:
         split: ", ".join(sorted(rows.loc[rows["split"].eq(split), "workload"].unique())) for split in ("development", "scored")
     }
     parts = [
-        _INTRODUCTION.format(rounds=about["rounds"], **names),
+        _INTRODUCTION.format(
+            rounds=about["rounds"], yielding=rows["yielding_cores"].fillna(0.0).max() if len(rows) else 0.0, **names
+        ),
         _provenance(about),
         _targets(rows),
         _overall(rows),

@@ -28,6 +28,7 @@ OWN_COLUMNS: Final[Mapping[str, str]] = MappingProxyType(
         "start": TEXT,  # of several pairs: the training that all of them start from
         "is_quiet": BOOL,
         "foreign_cores": FLOAT,
+        "yielding_cores": FLOAT,
         "needs": TEXT,  # of a refusal: what would answer the question
         **dict.fromkeys(BASELINES, FLOAT),
     }
@@ -51,7 +52,8 @@ def _row(pair: StoredPair) -> dict[str, Any]:
         "data": pair.case.data,
         "start": pair.case.group,
         "is_quiet": pair.is_quiet,
-        "foreign_cores": pair.foreign_cores,
+        "foreign_cores": round(pair.foreign_cores, 4),
+        "yielding_cores": round(pair.yielding_cores, 4),
         "needs": pair.told["needs"],
     }
     told = {name: round(value, 1) for name, value in baselines(pair).items()}

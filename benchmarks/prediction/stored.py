@@ -16,8 +16,8 @@ from perfnb.run import Run
 
 FORMAT: Final = 1
 MOST_FOREIGN_CORES: Final = 0.25
-MOST_PRESSURE: Final = 0.2
-"""Whatif contract, section 3. Pressure counts only while nothing of ours runs: a training with many workers makes its own."""
+"""Whatif contract, section 3. Niced work does not count, as for perfnb's probes: it gives way at once. Nor does pressure, which
+counts whatever waits: niced work, and the training's own workers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,18 +49,21 @@ class StoredPair:
 
     @property
     def foreign_cores(self) -> float:
-        """Most cores that others used during any of its runs."""
-        return max(float(each["foreign_cores"]) for each in (*self.told["blocks"], self.told["around"]))
+        """Most cores that others used before and during any of its runs, niced work left out."""
+        return max(each["foreign_cores"] - each["yielding_cores"] for each in self._around())
+
+    @property
+    def yielding_cores(self) -> float:
+        """Most cores that niced work used."""
+        return max(float(each["yielding_cores"]) for each in self._around())
 
     @property
     def is_quiet(self) -> bool:
-        """Whether others left the machine alone, before it and during all of its runs."""
-        idle = self.told["idle"]
-        return (
-            self.foreign_cores <= MOST_FOREIGN_CORES
-            and idle["foreign_cores"] <= MOST_FOREIGN_CORES
-            and idle["pressure"] <= MOST_PRESSURE
-        )
+        """Whether no work that competes ran beside it, before it and during all of its runs."""
+        return self.foreign_cores <= MOST_FOREIGN_CORES
+
+    def _around(self) -> Sequence[Mapping[str, float]]:
+        return (*self.told["blocks"], self.told["around"], self.told["idle"])
 
 
 def read(path: Path) -> StoredPair:
