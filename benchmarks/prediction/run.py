@@ -108,7 +108,10 @@ def _text(told: dict[str, Any]) -> bytes:
 
 
 def _fail(case: PairCase, out: Path, reason: str) -> None:
-    told = {"case": case.as_json(), "reason": reason.replace(str(_ROOT), ".")}
+    first, _, rest = reason.replace(str(_ROOT), ".").partition("\n")
+    if rest:
+        print(rest, flush=True)  # where it happened is for whoever runs it: files hold no paths
+    told = {"case": case.as_json(), "reason": first}
     write_whole(failed_path(case, out), json.dumps(told, indent=1).encode())
 
 
