@@ -11,6 +11,9 @@ from markupsafe import Markup
 from perfnb.document import Block, Bundle, joined_html
 
 WIDTH: Final = "960px"
+LONGEST_LINE: Final = 300
+"""Characters of a line that a name from outside may fill: some traces hold names of megabytes."""
+
 _VIEW: Final = "application/vnd.jupyter.widget-view+json"
 _STYLE: Final = "line-height:1.5;font-size:13px;color:var(--jp-ui-font-color1,inherit)"
 

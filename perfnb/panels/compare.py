@@ -17,7 +17,8 @@ from perfnb.charts.outcome import outcome_chart
 from perfnb.document import Block, Bundle, Items, Line, Section, Table, Verdict, bundle, joined_html
 from perfnb.facts import impact
 from perfnb.findings import Diagnosis
-from perfnb.panels.base import Panel, View, column, row, set_visible
+from perfnb.panels.base import LONGEST_LINE, Panel, View, column, row, set_visible
+from perfnb.panels.diff import shortened
 from perfnb.prediction import Prediction
 from perfnb.report import picture
 from perfnb.verify import Outcome, outcome_frame
@@ -87,7 +88,7 @@ class ComparePanel(Panel):
                     *self._header(),
                     *picture(outcome_chart(self._impact())),
                     *self._measured(),
-                    Line("shown", self.choice.value),
+                    Line("shown", text.name(self.choice.value)),
                     *drawn,
                     *self._changes(),
                     *self._findings(),
@@ -134,8 +135,8 @@ class ComparePanel(Panel):
         sign = "?" if outcome.void or outcome.inside is None else "ok" if outcome.inside else "!"
         return [
             Verdict(sign, text.clean(outcome.verdict, 600), label="outcome"),  # type: ignore[arg-type]
-            Line("before", self._titles[0]),
-            Line("after", self._titles[1]),
+            Line("before", text.clean(self._titles[0], LONGEST_LINE)),
+            Line("after", text.clean(self._titles[1], LONGEST_LINE)),
         ]
 
     def _impact(self) -> pd.DataFrame:
@@ -156,7 +157,11 @@ class ComparePanel(Panel):
             for what, before, after, low, high, speed in outcome_frame(outcome).itertuples(index=False)
         )
         counts = f"{text.count(outcome.steps_before, 'steady step')} before, {outcome.steps_after} after"
-        changed = [change_lines(outcome.changes)] if outcome.changes else [Line("change", "none is known from the configs")]
+        changed = (
+            [shortened(change_lines(outcome.changes).lines)]
+            if outcome.changes
+            else [Line("change", "none is known from the configs")]
+        )
         return [
             Table(
                 "Step time" if outcome.metric == "step_us" else f"Time per {outcome.metric.removesuffix('_us')}",

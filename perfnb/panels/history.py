@@ -13,7 +13,7 @@ from perfnb.config.file_home import FileHome
 from perfnb.config.home import Home
 from perfnb.document import Block, Diff, Line, Verdict
 from perfnb.errors import NoPlaceError, PerfnbError
-from perfnb.panels.diff import diff_block
+from perfnb.panels.diff import diff_block, shortened
 from perfnb.prediction import Change
 
 Config = Any
@@ -145,4 +145,4 @@ class History:
 
 
 def _lines_of(diff: str) -> Diff:
-    return Diff(tuple(text.clean(line.removesuffix("\r")) for line in diff.removesuffix("\n").split("\n")) if diff else ())
+    return shortened(line.removesuffix("\r") for line in diff.removesuffix("\n").split("\n")) if diff else Diff(())

@@ -14,7 +14,7 @@ from perfnb.charts.live import live
 from perfnb.charts.monitor import monitor_chart
 from perfnb.document import Block, Bundle, Line, Verdict, bundle, joined_html
 from perfnb.errors import PerfnbError
-from perfnb.panels.base import Panel, View, button, column, row, set_visible
+from perfnb.panels.base import LONGEST_LINE, Panel, View, button, column, row, set_visible
 from perfnb.panels.monitor_text import history_frame, history_table, monitor_blocks
 from perfnb.panels.ticker import Ticker
 from perfnb.read.newest import Now
@@ -176,7 +176,7 @@ class MonitorPanel(Panel):
             self._drawn_at = time.monotonic()
 
     def _blocks(self) -> Sequence[Block]:
-        named = [Line("watched", self._title)] if self._title else []
+        named = [Line("watched", text.clean(self._title, LONGEST_LINE))] if self._title else []
         if self._problem:
             return [Verdict("x", self._problem, label="monitor"), *named]
         if self.now is None:

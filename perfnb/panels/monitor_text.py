@@ -52,7 +52,7 @@ def history_table(history: pd.DataFrame) -> list[Block]:
         return []
     spans = history.groupby("line", sort=False)["share"].agg(["min", "mean", "max", "last"])
     rows = tuple(
-        (str(line), *(text.share(float(value)) for value in row))
+        (text.name(line), *(text.share(float(value)) for value in row))
         for line, row in zip(spans.index, spans.itertuples(index=False), strict=True)
     )
     title = f"The last {-float(history['seconds'].min()):.0f} s in numbers"

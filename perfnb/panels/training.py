@@ -16,7 +16,7 @@ from perfnb.charts.training import loss_chart
 from perfnb.document import Block, Bundle, Items, Line, Section, Verdict, bundle, joined_html
 from perfnb.errors import PerfnbError
 from perfnb.findings import Diagnosis, Finding
-from perfnb.panels.base import Panel, View, button, column, row, set_visible
+from perfnb.panels.base import LONGEST_LINE, Panel, View, button, column, row, set_visible
 from perfnb.panels.history import Config, Edit, History
 from perfnb.panels.training_text import (
     advice_answers,
@@ -240,7 +240,7 @@ class TrainingPanel(Panel):
         return next((each.probe_factors for each in self.advice if each.probe_factors), ())
 
     def _header(self) -> list[Block]:
-        return [training_verdict(self._diagnosis), Line("seen", self._title)]
+        return [training_verdict(self._diagnosis), Line("seen", text.clean(self._title, LONGEST_LINE))]
 
     def _probed(self) -> list[Block]:
         if self.result is not None:

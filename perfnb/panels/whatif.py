@@ -16,7 +16,7 @@ from perfnb.document import Block, Bundle, Line, Section, Table, Verdict, bundle
 from perfnb.facts import impact
 from perfnb.panels.at_rest import AtRest
 from perfnb.panels.bars import parts_bars, step_bars
-from perfnb.panels.base import Panel, View, button, column, row, set_visible
+from perfnb.panels.base import LONGEST_LINE, Panel, View, button, column, row, set_visible
 from perfnb.panels.controls import Control
 from perfnb.panels.history import Config, Edit, History
 from perfnb.panels.memory_text import believed, memory_blocks, memory_of, present, risk_of, risk_words
@@ -245,7 +245,7 @@ class WhatIfPanel(Panel):
         return impact({**same, **({"after the change": believed(self.answer)} if self.changes else {})})
 
     def _header(self) -> list[Block]:
-        return [*self._state, Line("", f"What if: {self._title}")]
+        return [*self._state, Line("", f"What if: {text.clean(self._title, LONGEST_LINE)}")]
 
     def _result(self) -> list[Block]:
         if not self.changes:
