@@ -140,8 +140,8 @@ class History:
         is_file = isinstance(self.home, FileHome)
         home = home or ("" if is_file else "The panel's .config is the new one, the old one stays as it is")
         backup = self.home.backup if isinstance(self.home, FileHome) else None
-        kept = f" What it held lies in {text.name(backup.name)}." if backup is not None else ""
-        return (Line("", f"{done}. {home}{kept}".strip()), diff_block(self.started_from, self.home))
+        kept = f"What it held lies in {text.name(backup.name)}." if backup is not None else ""
+        return (Line("", " ".join(part for part in (f"{done}.", home, kept) if part)), diff_block(self.started_from, self.home))
 
 
 def _lines_of(diff: str) -> Diff:
