@@ -105,8 +105,8 @@ def _all_measured() -> str:
     size = pooled["size_error"]
     alarms, commit = pooled["alarms"], json.loads(SCORE.read_text(encoding="utf-8"))["commit"]
     return (
-        "Measured by `python -m benchmarks.detection score data/samples/detection/held_out` on injected faults in workloads that\n"
-        f"no threshold was tuned on (CPU only): {told}, median size error {size['median']:.1%} of {size['of']},\n"
+        "Measured by `python -m benchmarks.detection score data/samples/detection/held_out` on injected faults in workloads\n"
+        f"that no threshold was tuned on (CPU only): {told}, median size error {size['median']:.1%} of {size['of']},\n"
         f"{alarms['hits']} of {alarms['of']} healthy controls alarmed. Not in these numbers: loaders with workers, jobs of\n"
         f"several ranks, GPUs. Scored by the detectors of commit {commit}.\n\n"
     )
