@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from perfnb.__main__ import main
-from perfnb.commands.memory_text import picture, remedies
+from perfnb.commands.memory_text import picture, remedies, reports_text
 from perfnb.read.memory_snapshot import out_of_memory
 from perfnb.run import Machine, Run
 from perfnb.tables import table_from_text
-from perfnb.whatif.memory_report import memory_reports
+from perfnb.whatif.memory_report import MemoryReport, memory_reports
 
 SAMPLE = Path(__file__).resolve().parent.parent / "data" / "samples" / "memory" / "simulated_out_of_memory.json.gz"
 HEALTHY = SAMPLE.parent.parent / "healthy"
@@ -160,3 +160,21 @@ def test_the_picture_of_a_memory_that_held_nothing_is_empty() -> None:
     drawn = picture(pd.DataFrame([("a", 0.0, 0.0), ("a", 1.0, 0.0)], columns=["measure", "time_us", "bytes"]))
 
     assert "#" not in "".join(drawn.splitlines()[:-1])
+
+
+def test_an_empty_file_is_said_to_be_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text(" \n", encoding="utf-8")
+
+    code = main(["memory", str(path)])
+
+    assert (code, capsys.readouterr().err.partition(": name")[0]) == (2, "perfnb: log.txt: is empty")
+
+
+def test_a_report_shows_only_the_parts_that_it_has() -> None:
+    told = reports_text([MemoryReport(0, "host", ("nothing",), {}, {}, None, None, None, None, ("why",))], ["a note"])
+
+    assert told.splitlines()[0] == "Memory of rank 0, host"
+    assert "At the peak" not in told
+    assert "Not known\n  why" in told
+    assert "Notes\n  a note" in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfnb import read_trace
+from perfnb.errors import LedgerError
 from perfnb.memory_ledger import BEFORE_RECORDING, HeldBlocks, memory_at, memory_by, memory_growth, memory_peak
 from perfnb.prediction import Unknown
 from perfnb.run import Run
@@ -217,3 +219,21 @@ def test_a_real_profile_is_told_by_operators_and_sums_to_its_peak(tmp_path: Path
     by = memory_by(peak).set_index("category")["bytes"].to_dict()
     assert by["forward or data"] >= 2 * activation  # the input and what relu gave
     assert sum(by.values()) == peak.total_bytes >= 3 * activation
+
+
+def test_a_moment_is_given_in_one_way_and_parts_that_do_not_sum_are_an_error() -> None:
+    run = run_of(SNAPSHOT)
+    peak = held(memory_peak(run))
+    wrong = replace(peak, total_bytes=551)
+
+    with pytest.raises(ValueError, match="as time_us or as sequence"):
+        memory_at(run, time_us=1.0, sequence=1)
+    with pytest.raises(LedgerError, match="sum to 550 bytes, the memory holds 551"):
+        memory_by(wrong)
+
+
+def test_a_recording_without_times_asks_for_the_sequence() -> None:
+    found = memory_at(run_of(SNAPSHOT), time_us=1.0)
+
+    assert isinstance(found, Unknown)
+    assert "rows of this recording have no time_us" in found.reason

@@ -26,7 +26,9 @@ def _of_memory(rows: list[dict[str, Any]], **named: Any) -> Detector:
     """A detector that finds the given rows."""
 
     def pressure(config: object) -> pd.DataFrame:
-        return pd.DataFrame(rows, columns=["rank", "device", "bytes", "capacity_bytes"])
+        return pd.DataFrame(
+            rows, columns=["rank", "device", "bytes", "capacity_bytes", *({"step"} & {key for row in rows for key in row})]
+        )
 
     decorate = detector(
         family="memory", title="Pressure", source="none", injected_by="none", examples=(), not_to_confuse_with=(), unit="memory",
@@ -47,6 +49,15 @@ def test_the_memory_that_is_worst_off_gives_the_severity() -> None:
     assert (found.severity, found.low, found.high) == (0.3, 0.3, 0.3)
     assert (found.unit, found.lost_bytes, found.ranks) == ("memory", 30.0, (0, 1))
     assert found.lost_us != found.lost_us
+
+
+def test_steps_of_the_evidence_are_named_once_each() -> None:
+    rows = [{"rank": 0, "device": 0, "bytes": 50 - step, "capacity_bytes": 100, "step": step} for step in (7, 3, 7)]
+
+    found = measure_memory(_of_memory(rows), RUN)
+
+    assert isinstance(found, Finding)
+    assert found.steps == (3, 7)
 
 
 def test_memory_under_the_threshold_is_cleared_with_its_number() -> None:

@@ -101,6 +101,9 @@ def _of_text(path: Path, *, is_json: bool) -> str:
         file.seek(0, 2)
         file.seek(max(file.tell() - _LONGEST_TEXT, 0))
         text = file.read().decode("utf-8", "replace")
+    if not text.strip():
+        message = f"{path.name}: is empty: name a memory snapshot, a trace, or a text with an out-of-memory error"
+        raise SnapshotFormatError(message)
     try:
         error = out_of_memory(text)
     except OutOfMemoryTextError as problem:

@@ -36,7 +36,7 @@ def out_of_memory_text(error: OutOfMemory) -> str:
     sizes = [(name.removesuffix("_bytes").replace("_", " "), text.byte_size(value)) for name, value in _sizes(error).items()]
     return "\n\n".join(
         [
-            f"Verdict\n{terminal.table((), [(error.cause, error.verdict)])}",
+            f"Verdict\n{terminal.table((), [(error.verdict,)])}",
             f"The message's numbers\n{terminal.table(('what', 'size'), sizes)}",
             f"What may help\n{terminal.table((), [(one,) for one in remedies(error)])}",
         ]
@@ -70,7 +70,7 @@ def remedies(error: OutOfMemory) -> list[str]:
         ]
     if error.cause == "limit":
         return ["raise the memory fraction (torch.cuda.set_per_process_memory_fraction), or the limit that the system sets"]
-    return ["a memory snapshot, dumped when it happens (perfnb.record does), tells more: perfnb memory SNAPSHOT"]
+    return ["a memory snapshot, dumped when it happens (perfnb.record_allocations does), tells more: perfnb memory SNAPSHOT"]
 
 
 def reports_text(reports: Iterable[MemoryReport], notes: Iterable[str]) -> str:

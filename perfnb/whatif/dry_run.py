@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from perfnb.prediction import Unknown
+from perfnb.text import byte_size
 from perfnb.whatif.dry_run_estimate import MemoryEstimate, MemoryPrediction, estimate, estimate_by_lines
 from perfnb.whatif.dry_run_levels import LEVELS, Residual
 from perfnb.whatif.dry_run_real import measure
@@ -193,10 +194,16 @@ def _residuals(
     """Measured minus dry peaks; an overall peak tells the residual of the highest phase, and stands for the others."""
     found = []
     for point in measured:
+        if point.batch_size < 1:
+            return Unknown(f"a peak was measured at a batch of {point.batch_size}", "a number of samples, 1 or more")
         own = setup.with_batch(point.batch_size, point.sequence_length)
         dry = dry_run(functions, own, target)
         if isinstance(dry, Unknown):
             return dry
+        if point.peak_bytes < dry.phase_bytes["init"]:
+            peak, least = byte_size(point.peak_bytes), byte_size(dry.phase_bytes["init"])
+            reason = f"a peak of {peak} cannot be that of this training, whose model alone takes {least} before its first step"
+            return Unknown(reason, "the peak in bytes, measured with the config as it is (torch.cuda.max_memory_allocated())")
         extra = float(point.peak_bytes - dry.peak_bytes)
         found.append(Residual(own.size, dict.fromkeys(PHASES, extra), point.peak_bytes, dry.peak_phase))
     return found

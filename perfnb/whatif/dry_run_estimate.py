@@ -13,6 +13,7 @@ from perfnb.prediction import Unknown
 from perfnb.run import Run
 from perfnb.text import byte_size
 from perfnb.whatif.dry_run_levels import LEVELS, SMALLEST_SHARE, Level, Residual, corrected, in_proportion, interval, line_through
+from perfnb.whatif.dry_run_optimizers import EIGHT_BIT, EIGHT_BIT_NOTE
 from perfnb.whatif.dry_run_setup import AUTOCAST, TrainingSetup
 from perfnb.whatif.dry_run_step import PHASES
 from perfnb.whatif.dry_run_trace import DryRun, Target
@@ -28,7 +29,7 @@ _PHASE_COLUMNS: Final = ("phase", "dry_run_bytes", "residual_bytes", "peak_bytes
 _HELD_COLUMNS: Final = ("category", "phase", "bytes", "share", "blocks")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class MemoryEstimate:
     """Memory of a training.
 
@@ -72,6 +73,13 @@ class MemoryEstimate:
     assumptions: tuple[str, ...]
     run: Run | None
 
+    def __repr__(self) -> str:
+        """The peak with its interval, and how far to believe it."""
+        ends = f"{byte_size(self.low_bytes)} to {byte_size(self.high_bytes)}"
+        unseen = f"; not seen whole: {', '.join(self.unmodelled)}" if self.unmodelled else ""
+        peak = f"{byte_size(self.peak_bytes)} allocated at the peak, in {self.peak_phase}"
+        return f"MemoryEstimate({peak} (80 % interval {ends}), level {self.level}: {self.basis}{unseen})"
+
     def verdict(self, usable_bytes: int) -> Literal["does not fit", "may run out of memory", "may fit", "fits"]:
         """Whether it fits in so many usable bytes; "fits" is only said where measured peaks stand behind it.
 
@@ -87,7 +95,7 @@ class MemoryEstimate:
         return "fits" if self.level in "AB" else "may fit"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class MemoryPrediction:
     """Memory of a training now and after changes.
 
@@ -102,6 +110,13 @@ class MemoryPrediction:
     before: MemoryEstimate
     after: MemoryEstimate
     changes: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        """Both, each with its interval and level."""
+        if not self.changes:
+            return f"MemoryPrediction(now {self.after!r})"
+        words = ", ".join(f"{name}={value!r}" for name, value in self.changes.items())
+        return f"MemoryPrediction(now {self.before!r},\n  with {words} {self.after!r})"
 
     @property
     def saved_bytes(self) -> int:
@@ -131,11 +146,13 @@ def estimate(
     unmodelled = [*dry.opaque, *dry.workspace]
     is_cuda = target == "cuda"
     unmodelled += dry.fused_attention if is_cuda else dry.narrow_products
+    is_8bit = setup.optimizer in EIGHT_BIT
+    unmodelled += [f"optimizer {setup.optimizer}"] if is_8bit else []
     has_other_peak = bool(unmodelled) and any(one.peak_phase not in ("", str(highest["phase"])) for one in residuals)
     is_narrow = is_cuda and setup.precision in AUTOCAST
     doubt = doubt_of(dry, residuals, setup.size, int(highest["peak_bytes"]), has_scratch=bool(unmodelled), by_line=by_line)
     level: Level = "C"
-    if (is_real and is_cuda) or has_other_peak or doubt:
+    if (is_real and is_cuda) or has_other_peak or doubt or is_8bit:
         level = "D"
     elif residuals:
         level = "B"
@@ -146,6 +163,8 @@ def estimate(
     if is_cuda:
         assumptions.append("not validated on a GPU: operators are those that torch runs on the CPU")
         assumptions.append("workspaces of cuBLAS and other libraries are not counted")
+    if is_8bit:
+        assumptions.append(EIGHT_BIT_NOTE)
     if has_other_peak:
         assumptions.append("a measured peak was of another phase: what it adds to this one is not known")
     if doubt:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from perfnb.prediction import Unknown
+from perfnb.whatif.dry_run_optimizers import EIGHT_BIT
 
 OPTIMIZERS: Final = MappingProxyType(
     {
@@ -40,7 +41,7 @@ _KNOBS: Final = MappingProxyType(
         "sequence_length": "a number of tokens, 1 or more",
         "precision": f"one of {', '.join(_PRECISIONS)}",
         "activation_checkpointing": "none, full, or the names of modules, such as ('blocks.0', 'blocks.1')",
-        "optimizer": ", ".join(OPTIMIZERS),
+        "optimizer": ", ".join((*OPTIMIZERS, *EIGHT_BIT)),
         "optimizer_implementation": f"one of {', '.join(_IMPLEMENTATIONS)}",
         "gradient_accumulation_steps": "a number of micro-batches, 1 or more",
         "zero_stage": "0, 1, 2 or 3 (3: also FSDP with full sharding)",
@@ -52,7 +53,7 @@ KNOBS_OF_DRY_RUN: Final = frozenset(_KNOBS)
 """Knobs whose effect on memory a dry run tells."""
 
 _VALUES: Final = MappingProxyType(
-    {"precision": _PRECISIONS, "optimizer_implementation": _IMPLEMENTATIONS, "optimizer": tuple(OPTIMIZERS)}
+    {"precision": _PRECISIONS, "optimizer_implementation": _IMPLEMENTATIONS, "optimizer": (*OPTIMIZERS, *EIGHT_BIT)}
 )
 _LAST_STAGE: Final = 3
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final, Protocol
 
 from perfnb.errors import PerfnbError
+from perfnb.whatif.dry_run_optimizers import EIGHT_BIT, eight_bit_adam
 from perfnb.whatif.dry_run_setup import AUTOCAST, DEFAULT_DTYPE, OPTIMIZERS, ModelFunctions, TrainingSetup
 
 PHASES: Final = ("init", "data", "forward", "backward", "optimizer")
@@ -66,6 +67,9 @@ def train(functions: ModelFunctions, setup: TrainingSetup, watcher: Watcher, *, 
     import torch  # noqa: PLC0415 - analysis of files runs without it
 
     watcher.enter("init")
+    if isinstance(functions.model_fn, torch.nn.Module):
+        reason = f"model_fn is a model ({type(functions.model_fn).__name__}), not a function that makes one"
+        raise CannotTrainError(reason, "model_fn=lambda: Model(...)")
     with _default_dtype(setup):
         model = watcher.own(functions.model_fn())
     _checkpoint(model, setup.activation_checkpointing)
@@ -161,6 +165,8 @@ def _optimizer(functions: ModelFunctions, setup: TrainingSetup, parameters: list
         if not isinstance(optimizer, torch.optim.Optimizer):
             reason = f"optimizer_fn returned {type(optimizer).__name__}, no optimizer of torch"
             raise CannotTrainError(reason, "an optimizer_fn such as lambda parameters: torch.optim.AdamW(parameters)")
+    elif setup.optimizer in EIGHT_BIT:
+        optimizer = eight_bit_adam(parameters)
     else:
         name, arguments = OPTIMIZERS[setup.optimizer]
         optimizer = getattr(torch.optim, name)(parameters, lr=1e-3, **arguments)

@@ -369,6 +369,22 @@ def test_without_room_an_oversize_block_that_is_enough_is_given_back_first() -> 
     assert (allocator.retries, allocator.reserved_bytes) == (0, 70 * MIB)
 
 
+@pytest.mark.parametrize(("wanted", "has_room"), [(20 * MIB, True), (50 * MIB, False)])
+def test_oversize_blocks_of_an_expandable_segment_are_not_given_back_one_by_one(wanted: int, *, has_room: bool) -> None:
+    allocator = allocator_of(capacity=60 * MIB, expandable_segments=True, max_split_bytes=30 * MIB)
+    allocator.malloc("a", 40 * MIB)
+    allocator.malloc("b", 10 * MIB)
+    allocator.free("a")
+
+    if has_room:
+        allocator.malloc("c", wanted)
+    else:
+        with pytest.raises(NoRoomError):
+            allocator.malloc("c", wanted)
+
+    assert allocator.retries == 1  # the whole cache went back instead
+
+
 def test_without_one_that_is_enough_the_largest_oversize_blocks_are_given_back_until_it_is() -> None:
     allocator = allocator_of(capacity=95 * MIB, max_split_bytes=30 * MIB)
     for key, size in (("a", 40 * MIB), ("b", 50 * MIB)):

@@ -233,6 +233,7 @@ def _reads(model: Any, batch: Any) -> Any:
     return loss * 2 if loss > 3 else loss
 
 
+OUTSIDE = torch.ones(1)
 BREAKS: dict[str, tuple[dict[str, Any], str, str]] = {
     "item": ({"loss": lambda m, b: mean(m, b) * mean(m, b).item()}, "a value is read", "move what only logs out"),
     "if": ({"loss": _reads}, "test_dry_run.py:", "work on tensors"),
@@ -260,8 +261,12 @@ BREAKS: dict[str, tuple[dict[str, Any], str, str]] = {
     "precision": ({"config": {"batch_size": 4, "precision": "int4"}}, "precision is 'int4'", "pure_bf16"),
     "optimizer": ({"config": {"batch_size": 4, "optimizer": "lion"}}, "cannot make the optimizer 'lion'", "optimizer_fn"),
     "zero": ({"config": {"batch_size": 0}}, "batch_size is 0", "1 or more"),
+    "no ranks": ({"config": {"batch_size": 4, "zero_stage": 1}}, "among how many ranks", "world_size"),
+    "made already": ({"model": torch.nn.Linear(2, 1)}, "model_fn is a model (Linear)", "lambda: Model"),
+    "peak too low": ({"measured": [MeasuredPeak(4, 10)]}, "a peak of 10 B cannot be", "max_memory_allocated"),
+    "peak of nothing": ({"measured": [MeasuredPeak(0, 5000)]}, "at a batch of 0", "1 or more"),
+    "peak of what breaks": ({"measured": [MeasuredPeak(4, 5000)], "loss": _reads}, "a value is read", "allow_real_run"),
 }
-OUTSIDE = torch.ones(1)
 
 
 @pytest.mark.parametrize("name", BREAKS)
