@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from IPython.core import magic_arguments
 from IPython.core.error import UsageError
@@ -125,7 +125,8 @@ def probe_card(result: ProbeResult) -> Bundle:
     shown = probe_table(result)
     rows = tuple(tuple(str(cell) for cell in row) for row in shown.itertuples(index=False))
     table = Table("Branches", tuple(shown.columns), rows, right=frozenset(range(1, 7)))
-    blocks: list[Any] = [Verdict("" if result.winner is None else "!", follows, result.horizon), Items(tuple(told)), table]
+    mark: Literal["", "!"] = "" if follows.startswith("Keep ") else "!"
+    blocks: list[Any] = [Verdict(mark, follows, result.horizon), Items(tuple(told)), table]
     try:
         chart = probe_chart(probe_drawing(result))
         blocks.append(Picture(svg(chart), alternative(chart)))

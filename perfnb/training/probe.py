@@ -18,7 +18,7 @@ from perfnb.training.probe_arms import Arm, Setting, arms_of
 from perfnb.training.probe_batches import generators_of, versions_of
 from perfnb.training.probe_effect import FEWEST_STEPS, is_hopeless
 from perfnb.training.probe_ranks import agreed, mean_over_ranks
-from perfnb.training.probe_refusals import is_kept_on_host, refuse_spread_state
+from perfnb.training.probe_refusals import is_kept_on_host, refuse_arguments, refuse_spread_state
 from perfnb.training.probe_result import Branch, Ended, ProbeResult, result_of
 from perfnb.training.probe_snapshot import Snapshot
 from perfnb.training.probe_state import TrainingState
@@ -154,6 +154,7 @@ def probe(
         If something could not be put back; says what.
     """
     started = time.perf_counter()
+    refuse_arguments(step_function, state, changes, batches, keep=keep, steps=steps, planned_steps=planned_steps)
     refuse_spread_state(state)
     source = batches
     whole = TrainingState(state.model, state.optimizer, state.scheduler, state.scaler, (*state.extra, *generators_of(source)))

@@ -1,8 +1,9 @@
-"""What a probe does not fork: trainings whose state is spread over machines, and snapshots that memory has no room for."""
+"""What a probe refuses: arguments that ask for nothing, trainings spread over machines, and snapshots without room in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Integral
 from typing import Any, Final
 
 from perfnb import text
@@ -23,6 +24,44 @@ _WRAPPERS: Final = {
     "PipelineStage": "pipeline parallelism",
     "PipelineModule": "pipeline parallelism",
 }
+
+
+def refuse_arguments(step_function: Any, state: Any, changes: Any, batches: Any, *, keep: Any, **counts: Any) -> None:
+    """Refuse what cannot be meant, before anything runs.
+
+    Parameters
+    ----------
+    step_function, state, changes, batches, keep
+        See `perfnb.probe`.
+    **counts
+        Its numbers of steps, by name: None, or whole and 1 or more.
+
+    Raises
+    ------
+    ProbeRefused
+        Names the argument, what it is, and what it takes.
+    """
+    wrong = [
+        f"{name} is {text.name(repr(value))}: it takes a whole number of steps, 1 or more"
+        for name, value in counts.items()
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1)
+    ]
+    if not callable(step_function):
+        wrong.append(f"step_function is a {_kind(step_function)}: it takes a function that trains one step and returns its loss")
+    if not isinstance(state, TrainingState):
+        wrong.append(f"state is a {_kind(state)}: it takes a perfnb.TrainingState(model, optimizer, scheduler, scaler)")
+    if isinstance(changes, str) or not hasattr(changes, "__iter__"):
+        wrong.append(f"changes is a {_kind(changes)}: it takes a list, such as [0.4, 2.5]")
+    if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
+        wrong.append(f"batches is a {_kind(batches)}: it takes a list of batches, an iterator or a DataLoader")
+    if keep not in ("start", "base"):
+        wrong.append(f'keep is {text.name(repr(keep))}: it takes "start" or "base"')
+    if wrong:
+        raise ProbeRefused("; ".join(wrong))
+
+
+def _kind(value: Any) -> str:
+    return text.name(type(value).__name__)
 
 
 def refuse_spread_state(state: TrainingState) -> None:

@@ -138,7 +138,15 @@ class ProbeResult:
         if self.not_run:
             lines.append(f"Not run, for the budget was used up: {', '.join(self.not_run)}")
         best = self.winner
-        lines.append(f"Keep {self.knob}" if best is None else f"Worth a change: {self.knob} {best['change']}")
+        if best is not None:
+            lines.append(f"Worth a change: {self.knob} {best['change']}")
+        elif self.effects["verdict"].iloc[0] == "not finite":
+            lines.append(
+                f"No {self.knob} to keep: the loss of the present one is not finite, and no lower one that was run does better. "
+                "Rule out a bad batch and the number format, go back to the last good checkpoint, then probe lower ones, x0.01"
+            )
+        else:
+            lines.append(f"Keep {self.knob}")
         return tuple(lines)
 
 
@@ -225,7 +233,12 @@ def _sentence(row: pd.Series, result: ProbeResult) -> str:
     if row["ended"]:
         return f"{after}: clearly worse (z {row['z']:.1f}), not run on"
     if math.isnan(row["effect"]):
-        return f"{after}: {row['verdict']} (z {row['z']:.1f}); how much of the drop that is, is not known without the first loss"
+        why = (
+            "is not known without the first loss"
+            if math.isnan(result.first_loss)
+            else f"cannot be said: neither ends below the first loss, {result.first_loss:.4g}"
+        )
+        return f"{after}: {row['verdict']} (z {row['z']:.1f}); how much of the drop that is, {why}"
     side = "lower" if row["effect"] > 0 else "higher"
     said = (
         f"{after}: the loss is {side} by {text.share(abs(row['effect']))} of the drop so far (z {row['z']:.1f}), {row['verdict']}"

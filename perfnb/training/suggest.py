@@ -159,7 +159,8 @@ def suggest_hyperparameters(run: Run, config: Mapping[str, Any] | None = None) -
     """Changes of learning rate, warm-up, clipping, schedule or length that the curve of a run gives reason to try.
 
     From a curve alone: each states the symptom, how often the cause was that on comparable curves, and what probe would settle
-    it. No suggestion says what a change brings, and a curve without symptoms gets none.
+    it. No suggestion says what a change brings, and a curve without symptoms gets none. Neither does one that could not be looked
+    at: `perfnb.diagnose(run).training` names each detector that was silent and, of those that lacked something, what.
 
     Parameters
     ----------
@@ -223,8 +224,15 @@ def _suggestion(run: Run, config: Mapping[str, Any], finding: Finding, fix: Fix)
         verify=_NEXT[finding.detector],
         probe_factors=_PROBED.get(finding.detector, ()),
         caution=fix.caution,
-        why_no_change=proposed.reason if isinstance(proposed, NotApplicable) else "",
+        why_no_change=_why_none(proposed, fix, _with_rate(run, config)),
     )
+
+
+def _why_none(proposed: Mapping[str, Any] | NotApplicable, fix: Fix, config: Mapping[str, Any]) -> str:
+    if not isinstance(proposed, NotApplicable):
+        return ""
+    is_absent = not all(has_knob(config, knob) for knob in fix.knobs)
+    return f"{proposed.reason}; name it there, with the value in use" if is_absent else proposed.reason
 
 
 def _proposal(run: Run, config: Mapping[str, Any], fix: Fix) -> Mapping[str, Any] | NotApplicable:

@@ -207,6 +207,31 @@ def test_a_step_that_changes_its_batches_or_gives_no_loss_is_refused() -> None:
         probe(lambda batch: training.step(batch) and None, training.state, [0.5], 10, training.batches, shows_progress=False)
 
 
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"steps": -1}, "steps is -1: it takes a whole number of steps"),
+        ({"steps": 12.5}, "steps is 12.5: it takes"),
+        ({"planned_steps": 0}, "planned_steps is 0: it takes"),
+        ({"planned_steps": True}, "planned_steps is True: it takes"),
+        ({"step_function": "train"}, "step_function is a str: it takes a function"),
+        ({"state": "model"}, r"state is a str: it takes a perfnb.TrainingState\("),
+        ({"changes": 0.4}, "changes is a float: it takes a list"),
+        ({"changes": "0.4"}, "changes is a str: it takes a list"),
+        ({"batches": 3}, "batches is a int: it takes a list of batches"),
+        ({"keep": "best"}, 'keep is \'best\': it takes "start" or "base"'),
+    ],
+)
+def test_arguments_that_cannot_be_meant_are_refused_by_name(given: dict[str, Any], why: str) -> None:
+    training = Quadratic()
+    asked = {"step_function": training.step, "state": training.state, "changes": [0.4], "steps": 12, "batches": training.batches}
+
+    with pytest.raises(ProbeRefused, match=why):
+        probe(**{**asked, **given}, shows_progress=False)
+
+    assert not training.used
+
+
 def test_a_training_that_is_spread_or_is_none_is_refused_by_name() -> None:
     training = Quadratic()
     sharded = type("FullyShardedDataParallel", (torch.nn.Linear,), {})(1, 1)

@@ -162,6 +162,15 @@ def test_where_the_present_setting_is_not_finite_the_largest_factor_that_stays_f
     assert "not finite" in told.sentences[3]
 
 
+def test_where_nothing_stays_finite_the_present_setting_is_not_called_one_to_keep() -> None:
+    gone = [1.0, math.nan]
+    told = result(branch("x1", 1.0, gone, "not finite"), branch("x0.4", 0.4, gone, "not finite"))
+
+    assert told.winner is None
+    assert told.sentences[-1].startswith("No learning_rate to keep: the loss of the present one is not finite")
+    assert "x0.01" in str(told)
+
+
 def test_of_other_knobs_no_probability_is_stated() -> None:
     told = result(branch("x1", 1.0, noisy(1.0, 0.01)), branch("x0.1", 0.1, noisy(0.5, 0.02)), knob="weight_decay")
 
@@ -175,6 +184,12 @@ def test_without_a_first_loss_z_alone_is_shown() -> None:
 
     assert "is not known without the first loss" in told.sentences[0]
     assert "length of the run is not known" in told.horizon
+
+
+def test_of_losses_that_did_not_fall_it_is_not_said_that_the_first_one_is_missing() -> None:
+    told = result(branch("x1", 1.0, noisy(3.0)), branch("x0.4", 0.4, noisy(2.5)), first=2.0)
+
+    assert "neither ends below the first loss, 2" in told.sentences[0]
 
 
 def test_a_branch_is_hopeless_only_from_ten_steps_on() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from perfnb import text
 from perfnb.detector import detector
 from perfnb.training.curve import curve_of, evidence
 from perfnb.training.examples import curve_example, decay
@@ -53,7 +54,7 @@ def loss_spikes(training: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataFra
     out = np.fmax(norms[at], norms[np.maximum(at - 1, 0)])
     words = (
         f"{len(found.at):,} of {len(found.is_spike):,} steps after step {FROM_STEP} were spikes of over {SIGMAS:.0f} robust "
-        f"standard deviations ({100 * found.share:.2g} %)"
+        f"standard deviations ({text.share(found.share)})"
     )
     if len(found.at) and np.isfinite(out).any():
         words += f"; at {int((out > _OF_NORM).sum())} of them the gradient norm stood out too"
