@@ -38,14 +38,16 @@ step, less one. Nothing here was run on a GPU: **every model of a GPU's work is 
 **Development and scored workloads are apart.** Models were looked at on the development workloads ({development}). The scored
 ones ({scored}) were run and scored once; whatever was off stays in the table.
 
-**Intervals.** The interval of a prediction as it was hashed rests on priors. perfnb ships the pairs of this page as its track
-record, from which it calibrates intervals for users. A workload must not help to score itself: rows named "calibrated" use, for
-each pair, only pairs of the other workloads (leave one workload out); pairs of the development set are among them.
+**Intervals.** The interval of a prediction as it was hashed rests on priors. The pairs of a quiet machine are the track record that
+perfnb ships, from which it calibrates intervals for users once there are ten of a model. A workload must not help to score itself:
+rows named "calibrated" use, for each pair, only pairs of the other workloads (leave one workload out); pairs of the development set
+are among them.
 
 **Quiet** means that work of others which competes for cores used at most 0.25 of them before and during each of a pair's runs.
 Niced work does not count, as for perfnb's own probes: it gives way at once, but shares caches and memory, and up to
 {yielding:.1f} cores of it ran beside these pairs, which themselves
 ran at the highest priority. All other pairs are in the table as well.
+**{quiet} of the {count} scored pairs are quiet**; on a busy machine contention is part of the error.
 """
 
 
@@ -62,6 +64,8 @@ def render(rows: pd.DataFrame, about: Mapping[str, Any]) -> str:
     names = {
         split: ", ".join(sorted(rows.loc[rows["split"].eq(split), "workload"].unique())) for split in ("development", "scored")
     }
+    scored = rows[rows["split"].eq("scored")]
+    names |= {"quiet": str(int(scored["is_quiet"].fillna(value=False).sum())), "count": str(len(scored))}
     parts = [
         _INTRODUCTION.format(
             rounds=about["rounds"], yielding=rows["yielding_cores"].fillna(0.0).max() if len(rows) else 0.0, **names

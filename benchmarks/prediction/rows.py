@@ -123,7 +123,7 @@ def calibrated_without_own_workload(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_shipped(path: Path, rows: pd.DataFrame, about: Mapping[str, Any]) -> None:
-    """Write the track record that perfnb ships: every prediction of a quiet or busy machine whose outcome counts, of both sets.
+    """Write the track record that perfnb ships: of both sets, every prediction whose outcome counts and whose machine was quiet.
 
     The page that says how right perfnb is calibrates without the workload that it scores; a user's jobs are other workloads
     than all of these.
@@ -134,7 +134,7 @@ def write_shipped(path: Path, rows: pd.DataFrame, about: Mapping[str, Any]) -> N
         "How right they were: docs/accuracy.md."
     )
     part = path.with_name(f".{path.name}.part")
-    part.write_text(as_csv(rows[is_scored(rows)].assign(is_own=False), told), encoding="utf-8")
+    part.write_text(as_csv(rows[is_scored(rows) & rows["is_quiet"].astype(bool)].assign(is_own=False), told), encoding="utf-8")
     part.replace(path)
 
 

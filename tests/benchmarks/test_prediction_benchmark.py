@@ -274,7 +274,7 @@ def test_stored_pairs_are_those_of_the_table(root: Path) -> None:
 def test_what_perfnb_ships_are_the_pairs_that_count(root: Path) -> None:
     shipped = set(shipped_ledger().rows["prediction_id"])
     table_ = read_rows(root / STORED / TABLE)
-    good = table_[table_["refused"].eq("") & table_["void"].eq("") & table_["actual"].notna()]
+    good = table_[table_["refused"].eq("") & table_["void"].eq("") & table_["actual"].notna() & table_["is_quiet"]]
 
     assert SHIPPED.name == "outcomes.csv"
     assert shipped == set(good["prediction_id"])
