@@ -38,15 +38,14 @@ step, less one. Nothing here was run on a GPU: **every model of a GPU's work is 
 **Development and scored workloads are apart.** Models were looked at on the development workloads ({development}). The scored
 ones ({scored}) were run and scored once; whatever was off stays in the table.
 
-**Intervals.** The interval of a prediction as it was hashed rests on priors. The pairs of a quiet machine are the track record that
-perfnb ships, from which it calibrates intervals for users once there are ten of a model. A workload must not help to score itself:
-rows named "calibrated" use, for each pair, only pairs of the other workloads (leave one workload out); pairs of the development set
-are among them.
+**Intervals.** The interval of a prediction as it was hashed rests on priors. The pairs of a quiet machine are the track record
+that perfnb ships, from which it calibrates intervals for users once there are ten of a model. A workload must not help to score
+itself: rows named "calibrated" use, for each pair, only pairs of the other workloads (leave one workload out); pairs of the
+development set are among them.
 
 **Quiet** means that work of others which competes for cores used at most 0.25 of them before and during each of a pair's runs.
 Niced work does not count, as for perfnb's own probes: it gives way at once, but shares caches and memory, and up to
-{yielding:.1f} cores of it ran beside these pairs, which themselves
-ran at the highest priority. All other pairs are in the table as well.
+{yielding:.1f} cores of it ran beside these pairs, which themselves ran at the highest priority. All other pairs are in the table as well.
 **{quiet} of the {count} scored pairs are quiet**; on a busy machine contention is part of the error.
 """
 
