@@ -45,7 +45,7 @@ development set are among them.
 
 **Quiet** means that work of others which competes for cores used at most 0.25 of them before and during each of a pair's runs.
 Niced work does not count, as for perfnb's own probes: it gives way at once, but shares caches and memory, and up to
-{yielding:.1f} cores of it ran beside these pairs, which themselves ran at the highest priority. All other pairs are in the table as well.
+{yielding:.1f} cores of it ran beside these pairs, which ran at the highest priority. All other pairs are in the table too.
 **{quiet} of the {count} scored pairs are quiet**; on a busy machine contention is part of the error.
 """
 
