@@ -58,7 +58,7 @@ def opened_chromium(chromium: str) -> Generator[Any]:
 def screen(opened_chromium: Any) -> Generator[Any]:
     """A page that must ask for nothing outside this machine and raise no error, on its console neither."""
     context = opened_chromium.new_context(viewport={"width": 1280, "height": 1400})
-    context.set_default_timeout(float(os.environ.get("PERFNB_BROWSER_TIMEOUT_S", "60")) * 1000)
+    context.set_default_timeout(float(os.environ.get("PERFNB_BROWSER_TIMEOUT_S", "180")) * 1000)
     seen = Seen()
     shown = context.new_page()
     context.on("request", lambda request: _judge(request.url, seen))

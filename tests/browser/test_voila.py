@@ -33,7 +33,7 @@ OF_VOILA = "https://cdn.jsdelivr.net/npm/@fortawesome/fontawesome-free@"
 def screen(opened_chromium: Any) -> Generator[Any]:
     """A page that reaches this machine only, and may ask for nothing else but the icons of Voila's template."""
     context = opened_chromium.new_context(viewport={"width": 1280, "height": 1400})
-    context.set_default_timeout(float(os.environ.get("PERFNB_BROWSER_TIMEOUT_S", "60")) * 1000)
+    context.set_default_timeout(float(os.environ.get("PERFNB_BROWSER_TIMEOUT_S", "180")) * 1000)
     refused: list[str] = []
     errors: list[str] = []
 
