@@ -162,13 +162,24 @@ def test_the_picture_of_a_memory_that_held_nothing_is_empty() -> None:
     assert "#" not in "".join(drawn.splitlines()[:-1])
 
 
-def test_an_empty_file_is_said_to_be_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "log.txt"
-    path.write_text(" \n", encoding="utf-8")
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("log.txt", " \n", "is empty"),
+        ("rank0.pickle", "", "is empty"),
+        ("rank0.pickle", "(lp0\n.", "is neither a pickle of protocol 2 to 5 nor JSON"),
+        ("timeline.html", "<html><img></html>", "is a page with a picture"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_for_what_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str, told: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
 
     code = main(["memory", str(path)])
 
-    assert (code, capsys.readouterr().err.partition(": name")[0]) == (2, "perfnb: log.txt: is empty")
+    assert (code, capsys.readouterr().err.startswith(f"perfnb: {name}: {told}")) == (2, True)
 
 
 def test_a_report_shows_only_the_parts_that_it_has() -> None:

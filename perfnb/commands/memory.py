@@ -22,6 +22,7 @@ _GIB: Final = 1 << 30
 _LONGEST_TEXT: Final = 50_000_000
 _BINARY: Final = (b"\x80", b"\x1f\x8b")
 _JSON: Final = (b"{", b"[")
+_NO_TEXT: Final = frozenset({".pickle", ".pkl", ".html"})
 _TRACE_ENDINGS: Final = (".pt.trace.json", ".pt.trace.json.gz")
 
 
@@ -90,7 +91,9 @@ def answer(options: argparse.Namespace) -> str:
 
 
 def _is_data(path: Path) -> bool:
-    """Whether a file is a pickle, gzip or JSON by its first bytes; else it is taken for text."""
+    """Whether a file is a pickle, gzip or JSON by its first bytes or its name; else it is taken for text."""
+    if path.suffix.lower() in _NO_TEXT:
+        return True
     with path.open("rb") as file:
         start = file.read(256)
     return start.startswith(_BINARY) or start.lstrip(b" \t\r\n\xef\xbb\xbf").startswith(_JSON)
