@@ -108,7 +108,7 @@ def _untouched(config: Any, home: Home) -> Any:
 def _entries(recommendations: Any) -> list[Any]:
     if isinstance(recommendations, Mapping):
         if _LIST in recommendations:
-            return list(recommendations[_LIST])
+            return _entries(recommendations[_LIST])
         return [recommendations]
     if isinstance(recommendations, (Suggestion, Change)):
         return [recommendations]

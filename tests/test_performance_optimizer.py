@@ -162,6 +162,7 @@ def test_nothing_to_apply_leaves_a_config_as_it_is() -> None:
     [
         (3, "recommendations is a int"),
         ("raise_num_workers", "recommendations is a str"),
+        ({"optimization_recommendations": None}, "recommendations is a NoneType"),
         ([3], "recommendation 1 is a int"),
         ([{"strategy": "x", "config_change": "num_workers=4"}], r"recommendation 1 \(x\) has no config_change"),
     ],
