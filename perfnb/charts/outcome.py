@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
 
 import altair as alt
 import pandas as pd
@@ -39,4 +38,4 @@ def outcome_chart(impact: pd.DataFrame) -> alt.LayerChart:
         subtitleColor=INK,
     )
     said = str(drawn.description).replace("Predicted step time beside", "Predicted and measured time beside")
-    return cast("alt.LayerChart", drawn.properties(title=title, description=said.replace(" now,", " before the change,")))
+    return drawn.properties(title=title, description=said.replace(" now,", " before the change,"))

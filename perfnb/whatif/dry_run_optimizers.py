@@ -17,7 +17,7 @@ _SMALLEST: Final = 4096
 """Elements from which on a parameter's state is kept in 8 bits: bitsandbytes/optim/optimizer.py, min_8bit_size."""
 
 _BLOCK: Final = 256
-"""Elements that share one scale: bitsandbytes/optim/optimizer.py, init_state; versions before 0.45 shared it among 2,048."""
+"""Elements that share one scale: bitsandbytes/optim/optimizer.py, init_state; older versions shared it among 2,048."""
 
 _CODES: Final = 256
 """Entries of the table that turns a code into a number; one for each of the two moments, shared by all parameters."""
