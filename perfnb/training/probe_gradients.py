@@ -57,7 +57,8 @@ class GradientSquares:
         self._whole: Any = 0.0
         self._ranks = _world() if _is_ddp(model) and is_distributed() else 1
         if self._ranks > 1:
-            model.register_comm_hook(None, self._bucket)
+            # torch refuses a hook whose annotation is not its own class: a lambda has none
+            model.register_comm_hook(None, lambda state, bucket: self._bucket(state, bucket))  # noqa: PLW0108 - for that
             self._hooks = []
         else:
             parameters = [each for each in model.parameters() if each.requires_grad]
