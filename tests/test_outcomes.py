@@ -40,6 +40,14 @@ PREDICTION = Prediction(
 REFUSAL = Unknown("the run loaded with 2 workers", "a probe")
 
 
+@pytest.fixture(autouse=True)
+def _nothing_shipped(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What perfnb ships grows with each benchmark: these tests count rows of their own alone."""
+    folder = tmp_path_factory.mktemp("shipped")
+    (folder / "outcomes.csv").write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
+    monkeypatch.setattr("perfnb.outcomes.ledger.files", lambda _: folder)
+
+
 def run_of(duration_us: float, count: int = 40, **fields: Any) -> Run:
     start = np.arange(count) * duration_us
     steps = conform("steps", pd.DataFrame({"rank": 0, "step": range(count), "start_us": start, "duration_us": duration_us}))

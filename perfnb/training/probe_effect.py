@@ -86,7 +86,7 @@ def paired_effect(base: Floats, branch: Floats, first_loss: float) -> tuple[floa
     >>> base, branch = np.full(20, 1.0), np.linspace(1.0, 0.5, 20)
     >>> effect, z = paired_effect(base, branch, 2.0)
     >>> round(effect, 2), z < -2
-    (0.31, True)
+    (0.32, True)
     """
     if not np.isfinite(branch).all():
         return -1.0, math.inf
