@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final, Literal, cast
 
 import numpy as np
@@ -82,43 +83,42 @@ def device_breakdown(run: Run, by: Literal["window", "step"] = "window") -> pd.D
     return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
 
+@dataclass(slots=True)
+class _Kept:
+    """Ops by device, and their unions by the ops' identity, of one table; tables are never changed in place."""
+
+    of: weakref.ref[pd.DataFrame]
+    devices: list[tuple[int, int, pd.DataFrame]]
+    unions: dict[int, tuple[Intervals, Intervals, Intervals]]
+
+
+_kept: list[_Kept] = []
+"""Of the table asked for last, while it lives: many answers of one diagnosis ask the same."""
+
+
 def devices(run: Run) -> Iterator[tuple[int, int, pd.DataFrame]]:
     """Rank, device and device ops of each device; ops whose device is not known count as device -1."""
-    kept = _kept.of()
-    if kept is None or kept is not run.device_ops:
+    found = next((each.devices for each in _kept if each.of() is run.device_ops), None)
+    if found is None:
         numbered = run.device_ops.assign(device=run.device_ops["device"].fillna(-1).astype("int64"))
-        found = []
-        for key, ops in numbered.groupby(["rank", "device"]):
-            rank, device = cast("tuple[int, int]", key)
-            found.append((int(rank), int(device), ops))
-        _kept.of, _kept.devices, _kept.unions = weakref.ref(run.device_ops, _kept.forget), found, {}
-    yield from _kept.devices
+        keyed = (cast("tuple[tuple[int, int], pd.DataFrame]", each) for each in numbered.groupby(["rank", "device"]))
+        found = [(int(rank), int(device), ops) for (rank, device), ops in keyed]
+        _kept[:] = [_Kept(weakref.ref(run.device_ops, _forget), found, {})]
+    yield from found
 
 
-class _Kept:
-    """Ops by device of the table asked for last: many answers of one diagnosis ask the same. Tables are not changed in place."""
-
-    def __init__(self) -> None:
-        self.of: Callable[[], pd.DataFrame | None] = lambda: None
-        self.devices: list[tuple[int, int, pd.DataFrame]] = []
-        self.unions: dict[int, tuple[Intervals, Intervals, Intervals]] = {}
-
-    def forget(self, gone: object) -> None:
-        """Let go of what belongs to a table that is gone, where no other took its place."""
-        if self.of is gone:
-            self.__init__()  # type: ignore[misc]
-
-
-_kept: Final = _Kept()
+def _forget(gone: weakref.ref[pd.DataFrame]) -> None:
+    _kept[:] = [each for each in _kept if each.of is not gone]
 
 
 def unions(ops: pd.DataFrame) -> tuple[Intervals, Intervals, Intervals]:
     """Unions of compute, of communication, and of copies with memsets."""
-    if not any(ops is each for _, _, each in _kept.devices):
-        return _unions(ops)
-    if id(ops) not in _kept.unions:
-        _kept.unions[id(ops)] = _unions(ops)
-    return _kept.unions[id(ops)]
+    for kept in tuple(_kept):
+        if any(ops is each for _, _, each in kept.devices):
+            if id(ops) not in kept.unions:
+                kept.unions[id(ops)] = _unions(ops)
+            return kept.unions[id(ops)]
+    return _unions(ops)
 
 
 def _unions(ops: pd.DataFrame) -> tuple[Intervals, Intervals, Intervals]:

@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,13 +75,14 @@ def scored(folder: Path) -> Scored:
     modules = [module for kind in KINDS if (module := module_of(kind)) is not None and hasattr(module, "FAULTS")]
     faults = {fault.id: fault for module in modules for fault in module.FAULTS}
     paths = sorted(folder.glob(f"*{storage.SUFFIX}"))
-    rows = tuple(row_of(storage.read(path)) for path in paths)
+    with track_record.counting({}):
+        rows = tuple(row_of(storage.read(path)) for path in paths)
     failed = []
     for path in sorted(folder.glob(f"*{storage.FAILED}")):
         told = json.loads(path.read_text(encoding="utf-8"))
         failed.append((Case.from_json(told["case"]), told["reason"]))
     accepted = {name: control.accepted for name, control in controls.BY_ID.items()}
-    rows = tuple(_with_record_of_others(rows, paths, faults, accepted))
+    rows = tuple(_with_record_of_others(rows, faults, accepted))
     return Scored(rows, _judged(rows, faults, accepted), tuple(failed), faults)
 
 
@@ -91,13 +92,20 @@ def _judged(rows: Sequence[Row], faults: Mapping[str, Fault], accepted: Mapping[
 
 
 def _with_record_of_others(
-    rows: Sequence[Row], paths: Sequence[Path], faults: Mapping[str, Fault], accepted: Mapping[str, Sequence[str]]
+    rows: Sequence[Row], faults: Mapping[str, Fault], accepted: Mapping[str, Sequence[str]]
 ) -> Iterator[Row]:
-    """Rows whose confidences rest on the held-out runs of other workloads alone, so that none is judged by its own record."""
+    """Rows whose confidences rest on the held-out runs of other workloads alone, so that none is judged by its own record.
+
+    Without any record a confidence is half the probability that the loss is above its threshold, under every cap.
+    """
     said = [each for each in _judged(rows, faults, accepted) if each.case.split == "held_out"]
-    for row, path in zip(rows, paths, strict=True):
+    for row in rows:
         with track_record.counting(counts([each for each in said if each.case.workload != row.case.workload])):
-            yield row_of(storage.read(path))
+            yield replace(row, found=tuple(replace(each, confidence=_with_record(each)) for each in row.found))
+
+
+def _with_record(found: Found) -> float:
+    return track_record.confidence(found.confidence / track_record.Record(0, 0).probability, found.detector, found.tier)
 
 
 def score_folder(folder: Path, out: Path | None, *, track_record: bool = False) -> int:

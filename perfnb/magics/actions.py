@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from IPython.core import magic_arguments
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.magic import Magics, line_magic, magics_class
+from IPython.core.magic import Magics, magics_class
 
 from perfnb.errors import PerfnbError
 from perfnb.magics.applied import Applied
 from perfnb.magics.chosen import Chosen, chosen
+from perfnb.magics.explained import argument, explained, given
 from perfnb.magics.names import Names, unquoted
 from perfnb.magics.watching import Watching
 
@@ -20,25 +20,8 @@ if TYPE_CHECKING:
     from perfnb.document import Bundle
     from perfnb.panels import ComparePanel, TrainingPanel
 
-_Method = TypeVar("_Method", bound=Callable[..., Any])
-_given: Any = magic_arguments  # IPython's decorators have no types
-_argument: Any = _given.argument
-
-_CONFIG: Final[Any] = _argument("--config", metavar="NAME", help="a variable or a file that holds the config")
-_RUN: Final[Any] = _argument("--run", metavar="NAME_OR_PATH", help="a variable or a path; the last watched cell by default")
-
-
-def _explained(*arguments: Any) -> Callable[[_Method], _Method]:
-    """A magic of a line with these arguments, which `%name?` explains, and whose errors are one line."""
-
-    def made(method: _Method) -> _Method:
-        magic = line_magic(method)
-        for argument in reversed(arguments):
-            magic = argument(magic)
-        marked: _Method = _given.magic_arguments()(magic)
-        return marked
-
-    return made
+_CONFIG: Final[Any] = argument("--config", metavar="NAME", help="a variable or a file that holds the config")
+_RUN: Final[Any] = argument("--run", metavar="NAME_OR_PATH", help="a variable or a path; the last watched cell by default")
 
 
 @magics_class
@@ -74,63 +57,63 @@ class ActionMagics(Magics):
         }
         return {name: method.parser for name, method in methods.items()}
 
-    @_explained(
-        _argument(
+    @explained(
+        argument(
             "run",
             metavar="NAME_OR_PATH",
             nargs="?",
             help="a variable that holds a Run, or the path of a run folder or a training's log; the last watched cell by default",
         ),
         _CONFIG,
-        _argument("--probe", metavar="NAME", help="a variable that holds a function of factors of the learning rate that probes"),
+        argument("--probe", metavar="NAME", help="a variable that holds a function of factors of the learning rate that probes"),
     )
     def perfnb_training(self, line: str) -> TrainingPanel:
         """Open the training panel: the losses, what is wrong with them, and what to try."""
         from perfnb.panels import training_panel  # noqa: PLC0415 - loading the extension must stay cheap
 
-        asked = _given.parse_argstring(self.perfnb_training, line)
+        asked = given.parse_argstring(self.perfnb_training, line)
         probe = None if asked.probe is None else self._names.function(asked.probe, "--probe")
         found = self._chosen(asked.run, asked.config, reads_logs=True)
         return _said(lambda: training_panel(found.run, found.config, probe=probe, **found.edits))  # type: ignore[no-any-return]
 
-    @_explained(
-        _argument("fixes", metavar="ID", nargs="+", help="name of a suggested fix, as raise_num_workers; several are one step"),
+    @explained(
+        argument("fixes", metavar="ID", nargs="+", help="name of a suggested fix, as raise_num_workers; several are one step"),
         _CONFIG,
         _RUN,
-        _argument("--dry-run", dest="is_dry", action="store_true", help="show the diff and change nothing"),
+        argument("--dry-run", dest="is_dry", action="store_true", help="show the diff and change nothing"),
     )
     def perfnb_apply(self, line: str) -> Bundle:
         """Apply suggested changes to the config, and show the diff; %perfnb_undo takes them back."""
-        asked = _given.parse_argstring(self.perfnb_apply, line)
+        asked = given.parse_argstring(self.perfnb_apply, line)
         found = self._chosen(asked.run, asked.config)
         return _said(lambda: self.applied.apply(found, self._names, asked.fixes, is_dry=asked.is_dry))  # type: ignore[no-any-return]
 
-    @_explained(_argument("--config", metavar="NAME", help="of this config; of the one that was changed last by default"))
+    @explained(argument("--config", metavar="NAME", help="of this config; of the one that was changed last by default"))
     def perfnb_undo(self, line: str) -> Bundle:
         """Take back what the latest %perfnb_apply did."""
-        asked = _given.parse_argstring(self.perfnb_undo, line)
+        asked = given.parse_argstring(self.perfnb_undo, line)
         name = None if asked.config is None else unquoted(asked.config)
         return _said(lambda: self.applied.undo(self._names, name))  # type: ignore[no-any-return]
 
-    @_explained(
-        _argument("before", metavar="BEFORE", help="the run before: a variable or a path"),
-        _argument("after", metavar="AFTER", help="the run after"),
-        _argument("--configs", nargs=2, metavar=("BEFORE", "AFTER"), help="variables or files that hold the two configs"),
-        _argument("--prediction", metavar="NAME", help="a variable that holds the suggestion or the prediction"),
+    @explained(
+        argument("before", metavar="BEFORE", help="the run before: a variable or a path"),
+        argument("after", metavar="AFTER", help="the run after"),
+        argument("--configs", nargs=2, metavar=("BEFORE", "AFTER"), help="variables or files that hold the two configs"),
+        argument("--prediction", metavar="NAME", help="a variable that holds the suggestion or the prediction"),
     )
     def perfnb_compare(self, line: str) -> ComparePanel:
         """Open the compare panel: what was predicted beside what was measured, and what changed inside a step."""
         from perfnb.panels import compare_panel  # noqa: PLC0415 - loading the extension must stay cheap
 
-        asked = _given.parse_argstring(self.perfnb_compare, line)
+        asked = given.parse_argstring(self.perfnb_compare, line)
         named = asked.configs or (None, None)
         sides = [self._chosen(run, config) for run, config in zip((asked.before, asked.after), named, strict=True)]
         configs = None if not all(side.config for side in sides) else (sides[0].config, sides[1].config)
         prediction = None if asked.prediction is None else self._names.prediction(asked.prediction)
         return _said(lambda: compare_panel(sides[0].run, sides[1].run, prediction, configs=configs))  # type: ignore[no-any-return]
 
-    @_explained(
-        _argument("path", metavar="PATH", help="a file that ends in .html, .md or .json"),
+    @explained(
+        argument("path", metavar="PATH", help="a file that ends in .html, .md or .json"),
         _RUN,
         _CONFIG,
     )
@@ -140,7 +123,7 @@ class ActionMagics(Magics):
         from perfnb.report_file import report  # noqa: PLC0415 - the same
         from perfnb.text import byte_size, name  # noqa: PLC0415 - the same
 
-        asked = _given.parse_argstring(self.perfnb_report, line)
+        asked = given.parse_argstring(self.perfnb_report, line)
         found = self._chosen(asked.run, asked.config)
         written = _said(lambda: report(found.run, found.config, unquoted(asked.path), diagnosis=found.diagnosis))
         return bundle([Line("report", f"{name(written)}, {byte_size(written.stat().st_size)}")])

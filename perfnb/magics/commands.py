@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from IPython.core import magic_arguments
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 from IPython.core.magic import (
@@ -21,6 +20,7 @@ from IPython.core.magic import (
 
 from perfnb.errors import PerfnbError
 from perfnb.magics.chosen import chosen
+from perfnb.magics.explained import argument, explained, given
 from perfnb.magics.machine import SMALLEST_INTERVAL_S, MachineWatch
 from perfnb.magics.names import Names, config_name, unquoted, variable
 from perfnb.magics.option_words import split_options
@@ -32,32 +32,16 @@ if TYPE_CHECKING:
     from perfnb.document import Bundle
     from perfnb.panels import BottleneckPanel, MonitorPanel, WhatIfPanel
 
-_Method = TypeVar("_Method", bound=Callable[..., Any])
-_given: Any = magic_arguments  # IPython's decorators have no types
-
 
 def _line_or_cell(method: Any) -> Any:
     """A magic of a line, whose `{...}` are Python's own, or of a cell."""
     return no_var_expand(needs_local_scope(line_cell_magic(output_can_be_silenced(method))))
 
 
-def _magic(*arguments: Any, kind: Callable[[Any], Any] = line_magic) -> Callable[[_Method], _Method]:
-    """A magic with these arguments, which `%name?` explains."""
-
-    def made(method: _Method) -> _Method:
-        magic = kind(method)
-        for argument in reversed(arguments):
-            magic = argument(magic)
-        marked: _Method = _given.magic_arguments()(magic)
-        return marked
-
-    return made
-
-
-_CONFIG: Any = _given.argument(
+_CONFIG: Any = argument(
     "--config", metavar="NAME", help="a variable or a file that holds the config; Apply puts the new config there"
 )
-_RUN: Any = _given.argument(
+_RUN: Any = argument(
     "run",
     metavar="NAME_OR_PATH",
     nargs="?",
@@ -91,19 +75,19 @@ class PerfnbMagics(Magics):
     def _names(self) -> Names:
         return Names(self._ipython.user_ns)
 
-    @_magic(
-        _given.argument("-o", dest="variable", metavar="NAME", help="a variable for the Diagnosis"),
-        _given.argument("-q", dest="is_quiet", action="store_true", help="show nothing"),
+    @explained(
+        argument("-o", dest="variable", metavar="NAME", help="a variable for the Diagnosis"),
+        argument("-q", dest="is_quiet", action="store_true", help="show nothing"),
         _CONFIG,
-        _given.argument(
+        argument(
             "--trace",
             type=int,
             metavar="N",
             help=f"steps to record under torch.profiler too; {TRACED_STEPS} where CUDA is in use, else 0",
         ),
-        _given.argument("--save", dest="folder", metavar="FOLDER", help="a folder to record the run into, for perfnb.read_run"),
-        _given.argument("--panel", dest="shows_panel", action="store_true", help="show the bottleneck panel below the card"),
-        _given.argument("statement", nargs="*", metavar="STATEMENT", help="what to run and watch; not over a cell"),
+        argument("--save", dest="folder", metavar="FOLDER", help="a folder to record the run into, for perfnb.read_run"),
+        argument("--panel", dest="shows_panel", action="store_true", help="show the bottleneck panel below the card"),
+        argument("statement", nargs="*", metavar="STATEMENT", help="what to run and watch; not over a cell"),
         kind=_line_or_cell,
     )
     def perfnb(self, line: str, cell: str | None = None, local_ns: Mapping[str, Any] | None = None) -> Any:
@@ -141,25 +125,25 @@ class PerfnbMagics(Magics):
         if self.watching.cell is not None:  # silent cells have no end that IPython tells of
             self.watching.begin(asked, may_repeat=True)
 
-    @_magic(
-        _given.argument(
+    @explained(
+        argument(
             "state", nargs="?", choices=("on", "off", "status"), help="on, off, or status in words; by default the live panel"
         ),
-        _given.argument(
+        argument(
             "--interval",
             type=float,
             default=1.0,
             metavar="S",
             help=f"seconds between two samples, {SMALLEST_INTERVAL_S} or more",
         ),
-        _given.argument("--folder", metavar="FOLDER", help="a run folder that this or another process records into, to watch"),
+        argument("--folder", metavar="FOLDER", help="a run folder that this or another process records into, to watch"),
     )
     def perfnb_watch(self, line: str) -> Bundle | MonitorPanel | None:
         """Watch the machine and what trains on it: `on` samples it in the background for all later cells.
 
         Alone it opens the live panel: on what records in this kernel, or with `--folder` in another process.
         """
-        asked = _given.parse_argstring(self.perfnb_watch, line)
+        asked = given.parse_argstring(self.perfnb_watch, line)
         if not asked.interval >= SMALLEST_INTERVAL_S:
             message = f"--interval takes {SMALLEST_INTERVAL_S} seconds or more, not {asked.interval:g}"
             raise UsageError(message)
@@ -191,14 +175,14 @@ class PerfnbMagics(Magics):
             raise UsageError(message)
         return machine_bundle()
 
-    @_magic(_RUN, _CONFIG)
+    @explained(_RUN, _CONFIG)
     def perfnb_explore(self, line: str) -> BottleneckPanel:
         """Open the bottleneck panel: what was found in a run, with its evidence and the changes that answer it."""
         from perfnb.panels import bottleneck_panel  # noqa: PLC0415 - loading the extension must stay cheap
 
         return self._opened(self.perfnb_explore, line, bottleneck_panel)  # type: ignore[no-any-return]
 
-    @_magic(_RUN, _CONFIG)
+    @explained(_RUN, _CONFIG)
     def perfnb_whatif(self, line: str) -> WhatIfPanel:
         """Open the what-if panel: a control per knob of the config, and what the present setting is predicted to do."""
         from perfnb.panels import whatif_panel  # noqa: PLC0415 - loading the extension must stay cheap
@@ -244,7 +228,7 @@ class PerfnbMagics(Magics):
         return magic.parser
 
     def _options(self, line: str) -> Options:
-        asked = _given.parse_argstring(self.perfnb, line)
+        asked = given.parse_argstring(self.perfnb, line)
         if asked.trace is not None and asked.trace < 0:
             message = f"--trace takes a number of steps, not {asked.trace}"
             raise UsageError(message)
@@ -264,7 +248,7 @@ class PerfnbMagics(Magics):
         return self.watching.last.card
 
     def _opened(self, magic: Callable[..., Any], line: str, panel: Callable[..., Any]) -> Any:
-        asked = _given.parse_argstring(magic, line)
+        asked = given.parse_argstring(magic, line)
         try:
             found = chosen(self._names, self.watching.last, asked.run, asked.config)
             return panel(found.run, found.config, **found.edits)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from IPython.core import magic_arguments
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.magic import Magics, line_magic, magics_class
+from IPython.core.magic import Magics, magics_class
 
 from perfnb.errors import PerfnbError
+from perfnb.magics.explained import argument, explained, given
 from perfnb.magics.names import Names, variable
 
 if TYPE_CHECKING:
@@ -20,37 +19,20 @@ if TYPE_CHECKING:
 FACTORS: Final = (0.4, 2.5)
 """Compared with the present setting where none are given: the mid-run ladder of training.md 6."""
 
-_Method = TypeVar("_Method", bound=Callable[..., Any])
-_given: Any = magic_arguments  # IPython's decorators have no types
-_argument: Any = _given.argument
-
-
-def _explained(*arguments: Any) -> Callable[[_Method], _Method]:
-    """A magic of a line with these arguments, which `%name?` explains."""
-
-    def made(method: _Method) -> _Method:
-        magic = line_magic(method)
-        for argument in reversed(arguments):
-            magic = argument(magic)
-        marked: _Method = _given.magic_arguments()(magic)
-        return marked
-
-    return made
-
 
 @magics_class
 class ProbeMagics(Magics):
     """The magic `%perfnb_probe`."""
 
-    @_explained(
-        _argument(
+    @explained(
+        argument(
             "step", metavar="STEP", help="a variable that holds the step function: STEP(batch) trains one step, gives its loss"
         ),
-        _argument(
+        argument(
             "state", metavar="STATE", help="a variable that holds a perfnb.TrainingState(model, optimizer, scheduler, scaler)"
         ),
-        _argument("batches", metavar="BATCHES", help="a variable that holds a list of batches, an iterator or a DataLoader"),
-        _argument(
+        argument("batches", metavar="BATCHES", help="a variable that holds a list of batches, an iterator or a DataLoader"),
+        argument(
             "--factors",
             nargs="+",
             type=float,
@@ -58,26 +40,26 @@ class ProbeMagics(Magics):
             metavar="F",
             help=f"what the setting is multiplied by; {' '.join(map(str, FACTORS))} by default, 1 is always run",
         ),
-        _argument(
+        argument(
             "--steps", type=int, default=None, metavar="N", help="steps of each branch, 10 or more; all of a list by default"
         ),
-        _argument("--knob", default="learning_rate", metavar="KNOB", help="learning_rate (default), weight_decay or momentum"),
-        _argument(
+        argument("--knob", default="learning_rate", metavar="KNOB", help="learning_rate (default), weight_decay or momentum"),
+        argument(
             "--planned", type=int, default=None, metavar="N", help="steps of the whole run: without it no probability passes 0.7"
         ),
-        _argument("--done", type=int, default=0, metavar="N", help="steps that the training has done before"),
-        _argument(
+        argument("--done", type=int, default=0, metavar="N", help="steps that the training has done before"),
+        argument(
             "--first-loss", dest="first_loss", type=float, default=None, metavar="L", help="mean of the run's first three losses"
         ),
-        _argument(
+        argument(
             "--run",
             default=None,
             metavar="NAME",
             help="a variable that holds the recorded Run: tells the three before, if not given",
         ),
-        _argument("--budget", type=float, default=None, metavar="S", help="seconds after which no further branch is begun"),
-        _argument("-o", dest="variable", default=None, metavar="NAME", help="a variable for the ProbeResult"),
-        _argument("-q", dest="is_quiet", action="store_true", help="show nothing"),
+        argument("--budget", type=float, default=None, metavar="S", help="seconds after which no further branch is begun"),
+        argument("-o", dest="variable", default=None, metavar="NAME", help="a variable for the ProbeResult"),
+        argument("-q", dest="is_quiet", action="store_true", help="show nothing"),
     )
     def perfnb_probe(self, line: str) -> Bundle | None:
         """Ask the training itself: a few steps with other learning rates from here, on the same batches, then all is put back.
@@ -85,7 +67,7 @@ class ProbeMagics(Magics):
         The training goes on afterwards as if there had been no probe. It takes steps x branches x step time. Batches of an
         iterator are used up: they are in the result's `batches`.
         """
-        asked = _given.parse_argstring(self.perfnb_probe, line)
+        asked = given.parse_argstring(self.perfnb_probe, line)
         names = Names(self.shell.user_ns)  # type: ignore[union-attr]
         target = None if asked.variable is None else variable(asked.variable, "-o")
         steps = asked.steps

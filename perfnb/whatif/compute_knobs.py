@@ -6,6 +6,7 @@ A CPU job's phases grow or shrink by ratios that were measured on its machine; a
 
 from __future__ import annotations
 
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +15,7 @@ from perfnb.prediction import Change, Unknown
 from perfnb.record.machine_probe import PREFIX
 from perfnb.whatif.device_edits import DeviceEdit
 from perfnb.whatif.device_phases import OPTIMIZER, spans_named
-from perfnb.whatif.kernel_factors import GPU, changed_kernels, in_short_type, without_conversions
+from perfnb.whatif.kernel_factors import GPU, in_short_type, with_kernels, without_conversions
 from perfnb.whatif.machine_rates import PROBE, rate
 from perfnb.whatif.phase_work import COMPUTE, PhaseEdit, factor_of, phases_us
 from perfnb.whatif.step_simulation import replay_problem
@@ -99,27 +100,13 @@ def optimizer_implementation(model: StepModel, change: Change) -> StepModel | Un
 
 
 def _in_16_bits(model: StepModel, change: Change) -> StepModel | Unknown:
-    refused = replay_problem(model)
-    if refused is not None:  # an Unknown is falsy
-        return refused
-    found = in_short_type(model, "bfloat16" if change.after in ("bf16", "bfloat16") else "float16", with_rest=True)
-    if isinstance(found, Unknown):
-        return found
-    factors, told = found
-    edit = changed_kernels(model, str(change), factors)
-    return model.with_device_edit(change.knob, edit).with_error("precision", PRECISION_ERROR, told, GPU)
+    dtype = "bfloat16" if change.after in ("bf16", "bfloat16") else "float16"
+    find = partial(in_short_type, dtype=dtype, with_rest=True)
+    return with_kernels(model, change, find, "precision", PRECISION_ERROR)
 
 
 def _channels_last_on_device(model: StepModel, change: Change) -> StepModel | Unknown:
-    refused = replay_problem(model)
-    if refused is not None:
-        return refused
-    found = without_conversions(model)
-    if isinstance(found, Unknown):
-        return found
-    factors, told = found
-    edit = changed_kernels(model, str(change), factors)
-    return model.with_device_edit(change.knob, edit).with_error("memory_format", LAYOUT_ERROR, told, GPU)
+    return with_kernels(model, change, without_conversions, "memory_format", LAYOUT_ERROR)
 
 
 def _launched_at_once(model: StepModel, change: Change) -> StepModel | Unknown:

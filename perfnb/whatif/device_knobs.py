@@ -15,7 +15,15 @@ from perfnb.intervals import Intervals, clip, subtract, union
 from perfnb.prediction import Change, Unknown
 from perfnb.whatif.device_edits import TO_DEVICE, DeviceEdit
 from perfnb.whatif.device_phases import spans_named
-from perfnb.whatif.kernel_factors import GPU, aligned_products, changed_kernels, fused_attention, in_short_type, lacks_tf32
+from perfnb.whatif.kernel_factors import (
+    GPU,
+    aligned_products,
+    changed_kernels,
+    fused_attention,
+    in_short_type,
+    lacks_tf32,
+    with_kernels,
+)
 from perfnb.whatif.machine_rates import rate
 from perfnb.whatif.step_simulation import replay_problem
 from perfnb.whatif.timeline import Timeline
@@ -42,17 +50,13 @@ def matmul_precision(model: StepModel, change: Change) -> StepModel | Unknown:
     """Products of float32 in TF32, at the ratio that was measured on the device."""
     if change.before != "highest" or change.after not in ("high", "medium"):
         return Unknown(f"{change.before!r} -> {change.after!r}: highest to high or medium is modelled", "a change from highest")
-    refused = replay_problem(model)
-    if refused is not None:  # an Unknown is falsy
-        return refused
+    return with_kernels(model, change, _in_tf32, "precision", PRODUCTS_ERROR)
+
+
+def _in_tf32(model: StepModel) -> tuple[pd.Series, str] | Unknown:
     if lacks_tf32(model):
         return Unknown("the device is not known to have TF32, which NVIDIA's since Ampere have", "a trace that names its device")
-    found = in_short_type(model, "tfloat32", with_rest=False)
-    if isinstance(found, Unknown):
-        return found
-    factors, told = found
-    edit = changed_kernels(model, str(change), factors)
-    return model.with_device_edit(change.knob, edit).with_error("precision", PRODUCTS_ERROR, told, GPU)
+    return in_short_type(model, "tfloat32", with_rest=False)
 
 
 @transform("pad_to_multiple_of", model="alignment", error=PRODUCTS_ERROR, needs=("device_ops",))
@@ -76,15 +80,7 @@ def attention(model: StepModel, change: Change) -> StepModel | Unknown:
     """Each unfused block of attention as one kernel at the rates that the device reaches."""
     if change.after not in ("sdpa", "flash_attention_2", "flash_attention_3"):
         return Unknown(f"{change.after!r}: eager to sdpa or flash attention is modelled", "sdpa")
-    refused = replay_problem(model)
-    if refused is not None:
-        return refused
-    found = fused_attention(model)
-    if isinstance(found, Unknown):
-        return found
-    factors, told = found
-    edit = changed_kernels(model, str(change), factors)
-    return model.with_device_edit(change.knob, edit).with_error("attention", ATTENTION_ERROR, told, GPU)
+    return with_kernels(model, change, fused_attention, "attention", ATTENTION_ERROR)
 
 
 @transform("compile", model="compile", error=COMPILE_ERROR, needs=("device_ops",))

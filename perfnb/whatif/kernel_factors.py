@@ -5,7 +5,7 @@ Nothing here was validated on a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from perfnb.analyses.kernel_owners import is_before_tf32, kernel_owners
 from perfnb.analyses.reached_rates import MEMORY_RATE, rate_name, speedup_name
-from perfnb.prediction import Unknown
+from perfnb.prediction import Change, Unknown
 from perfnb.whatif.device_edits import DeviceEdit
+from perfnb.whatif.step_simulation import replay_problem
 from perfnb.whatif.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -52,6 +53,31 @@ def changed_kernels(
     return DeviceEdit(
         key, factors=aligned(factors), least_factors=aligned(least), most_factors=aligned(most), end=f"end of {key}"
     )
+
+
+def with_kernels(
+    model: StepModel, change: Change, find: Callable[[StepModel], tuple[pd.Series, str] | Unknown], name: str, error: float
+) -> StepModel | Unknown:
+    """The model with kernels changed by what `find` says of them, or why there is none.
+
+    Parameters
+    ----------
+    model, change
+        A device job's model, and the change of a knob.
+    find
+        Gives a factor of each kernel by its label, and what that rests on; asked only where the trace can be replayed.
+    name, error
+        Of the transform's model, and its prior error.
+    """
+    refused = replay_problem(model)
+    if refused is not None:  # an Unknown is falsy
+        return refused
+    found = find(model)
+    if isinstance(found, Unknown):
+        return found
+    factors, told = found
+    edit = changed_kernels(model, str(change), factors)
+    return model.with_device_edit(change.knob, edit).with_error(name, error, told, GPU)
 
 
 def _of_timeline(rank: RankModel, factors: pd.Series) -> Floats:

@@ -32,8 +32,8 @@ _SCATTER: Final = 1.0 + 0.3 * np.random.default_rng(6).uniform(-1.0, 1.0, 40)
     unit="training",
     title="The loss jumps up at the start",
     injected_by="rates of the DeepOBS sweep that were too high",
-    source="highest of losses 4 to 100 over 1.35 times the mean of the first 3 and beyond their scatter: 2 of 239 best-quartile "
-    "AlgoPerf runs, none of 144 near-best DeepOBS runs",
+    source="highest of losses 4 to 100 over 1.35 times the mean of the first 3 and beyond their scatter; how often it "
+    "fires on healthy runs: python -m benchmarks.training corpus detection",
     not_to_confuse_with=("non_finite_loss",),
     flag_above=LARGEST_RATIO,
     examples=(

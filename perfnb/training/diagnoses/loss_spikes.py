@@ -28,7 +28,8 @@ def _spiked(every: int, count: int = 600) -> np.ndarray:
     unit="training",
     title="The loss spikes",
     injected_by="the worst fifth of AlgoPerf runs",
-    source="training.md 3: over 1 % of steps above 5 robust sigma; AlgoPerf best quartile 0 of 178, worst fifth 20 % of 201",
+    source="training.md 3: over 1 % of steps above 5 robust sigma; how often on healthy runs: python -m benchmarks.training "
+    "corpus detection",
     not_to_confuse_with=("loss_plateau", "overfitting"),
     flag_above=SHARE_ABOVE,
     examples=(

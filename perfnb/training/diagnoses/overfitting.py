@@ -30,7 +30,8 @@ def _evaluated(end: float, every: int = 5) -> np.ndarray:
     unit="training",
     title="Validation loss rises while training loss falls",
     injected_by="epochs past the minimum in AlgoPerf runs",
-    source="training.md 3: both Mann-Kendall z beyond 1.96 over the last half; 0 of 605 AlgoPerf runs of the best quartile",
+    source="training.md 3: both Mann-Kendall z beyond 1.96 over the last half; how often on healthy runs: python "
+    "-m benchmarks.training corpus detection",
     not_to_confuse_with=("rising_loss", "loss_plateau"),
     flag_above=_ALARM,
     examples=(
