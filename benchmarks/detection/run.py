@@ -73,6 +73,7 @@ def run(wanted: Sequence[Case], out: Path, *, resume: bool = False, lock: Path |
     int
         How many are stored or known not to be possible here.
     """
+    out = out.resolve()  # each case has a working directory of its own
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([f"{PROGRAM}.child"])  # torch and pandas are imported once, for all cases
     left = [case for case in wanted if not (resume and _is_done(case, out))]
@@ -139,11 +140,11 @@ def _run_one(case: Case, out: Path, place: Path) -> None:
 
 
 def _path(case: Case, out: Path) -> Path:
-    return out.resolve() / f"{case.id}{storage.SUFFIX}"
+    return out / f"{case.id}{storage.SUFFIX}"
 
 
 def _failed_path(case: Case, out: Path) -> Path:
-    return out.resolve() / f"{case.id}{storage.FAILED}"
+    return out / f"{case.id}{storage.FAILED}"
 
 
 def _is_done(case: Case, out: Path) -> bool:

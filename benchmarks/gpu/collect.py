@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from benchmarks.gpu import results
 from benchmarks.gpu.names import without_paths
+from benchmarks.samples import limits
 
 MOST_BYTES: Final = 3_000_000
 """Of one card's sample; traces of pairs that find no room are left out and named in its provenance."""
@@ -28,7 +29,6 @@ LEAST_SHARE: Final = 0.08
 """A fault that costs less is none that a detector has to find (the truth of a positive, shared/design, detectors 6.1)."""
 
 _LEAST_TOLERANCE: Final = 0.02  # that of the samples recorded on a CPU
-_ALL_SAMPLES: Final = re.compile(r"sum\(sizes\.values\(\)\) - detection <= ([\d_]+)")
 
 
 class CollectError(Exception):
@@ -190,12 +190,6 @@ def _write_provenance(
     (target / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
 
 
-def allowed_bytes(root: Path) -> int | None:
-    """What the tests of the samples allow for all of them together, those of the detection benchmark aside."""
-    match = _ALL_SAMPLES.search((root / "tests" / "benchmarks" / "test_samples.py").read_text(encoding="utf-8"))
-    return int(match[1].replace("_", "")) if match else None
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Make the sample and say how large all samples are; 1 where there is none to make."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.collect", description=(__doc__ or "").partition("\n")[0])
@@ -211,11 +205,10 @@ def main(words: Sequence[str] | None = None) -> int:
     from benchmarks.gpu import replay  # noqa: PLC0415 - needs perfnb, which refusing does not
 
     replay.write_scores(replay.Sample(target))
-    own, total = (sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) for folder in (target, chosen.samples))
-    print(f"{target.name}: {own:,} bytes; all samples: {total:,} bytes")
-    allowed = allowed_bytes(Path(__file__).resolve().parents[2])
-    if allowed is not None and total > allowed:
-        print(f"tests/benchmarks/test_samples.py allows {allowed:,}: raise it to what was measured, or collect with --most-bytes")
+    own = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+    print(f"{target.name}: {own:,} bytes; all samples: {sum(limits.sizes(chosen.samples).values()):,} bytes")
+    for sentence in limits.exceeded(chosen.samples):
+        print(f"{sentence} by benchmarks/samples/limits.py: raise it to what was measured, or collect with --most-bytes")
     return 0
 
 

@@ -96,6 +96,9 @@ class MonitorPanel(Panel):
             self.looks += 1
             self._show()
             self._cost_s = (time.thread_time_ns() - began_ns) / 1e9
+            is_over = self._is_over
+        if is_over:
+            self._ticker.stop()  # there is nothing left to look at
 
     def snapshot(self) -> Bundle:
         """The present state as HTML, Markdown and plain text."""

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.samples import limits
+
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "data" / "samples"
 RANKS = {"slow_loader": 1, "cpu_transform": 1, "slow_rank": 2, "python_logging": 1, "healthy": 1}
@@ -190,12 +192,16 @@ def test_no_file_holds_a_machine_path_or_a_host_name() -> None:
 
 
 def test_all_samples_together_stay_small() -> None:
-    sizes = {path: path.stat().st_size for path in SAMPLES.rglob("*") if path.is_file()}
-    apart = {"detection": 6_000_000, "prediction": 1_500_000}  # hundreds of runs each
-    of = {name: sum(size for path, size in sizes.items() if path.is_relative_to(SAMPLES / name)) for name in apart}
+    assert limits.exceeded(SAMPLES) == []
 
-    assert sum(sizes.values()) - sum(of.values()) <= 5_000_000
-    assert all(of[name] <= largest for name, largest in apart.items())
+
+def test_a_folder_that_grew_too_large_is_named_with_its_size_and_what_is_allowed(tmp_path: Path) -> None:
+    for name, size in (("prediction", limits.APART["prediction"] + 1), ("other", limits.REST)):
+        (tmp_path / name).mkdir()
+        with (tmp_path / name / "a").open("wb") as file:
+            file.truncate(size)  # sparse: it takes no room
+
+    assert limits.exceeded(tmp_path) == ["prediction: 1,500,001 bytes, 1,500,000 allowed"]
 
 
 @pytest.mark.torch

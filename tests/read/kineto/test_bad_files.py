@@ -64,7 +64,7 @@ def test_json_that_breaks_in_the_middle_names_the_byte_and_the_event(tmp_path: P
     ("content", "message"),
     [
         (b"", r"is empty \(0 bytes\)"),
-        (gzip.compress(b""), "is empty|no valid JSON|holds nothing"),
+        (gzip.compress(b"", mtime=0), "is empty|no valid JSON|holds nothing"),
         (
             b'{"num_workers": 4, "batch_size": 8}',
             "is no profiler trace: JSON with num_workers, batch_size and no list traceEvents",
