@@ -226,6 +226,8 @@ def _prediction(answer: Prediction | Unknown) -> list[Block]:
 
 
 def _impact(answer: Prediction | Unknown) -> tuple[Block, ...]:
+    if isinstance(answer, Prediction) and answer.metric == "memory_bytes":
+        return ()  # the chart is of times
     table = facts.impact({"predicted": answer})
     return picture(impact_chart(table)) if table["after_us"].notna().any() else ()
 

@@ -83,7 +83,7 @@ def judged(cell: WatchedCell, config: Mapping[str, Any] | None = None) -> Judged
     suggestions = suggest(cell.run, config, diagnosis)
     if noise:
         suggestions = tuple(replace(each, prediction=Unknown(noise, _QUIETER), confidence=None) for each in suggestions)
-    blocks: list[Block] = [*card_blocks(diagnosis, suggestions, _lines(cell, noise))]
+    blocks: list[Block] = [*card_blocks(diagnosis, suggestions, _lines(cell, noise, suggestions))]
     if cell.error:
         before = text.count(len(cell.run.steps), "step")
         blocks.insert(0, Verdict("x", f"{_failed(cell)}. Diagnosis of the {before} before it:"))
@@ -148,11 +148,11 @@ def _short_blocks(cell: WatchedCell, reason: str) -> list[Block]:
     return blocks
 
 
-def _lines(cell: WatchedCell, noise: str) -> Sequence[Line]:
+def _lines(cell: WatchedCell, noise: str, suggestions: Sequence[Suggestion]) -> Sequence[Line]:
     noisy = [Line("host", noise)] if noise else []
     memory = [] if cell.is_out_of_memory else memory_lines(cell.run)
-    following = Line("next", "%perfnb_whatif    %perfnb_explore")
-    return [*noisy, *memory, *unseen_lines(cell), following, watched_line(cell)]
+    commands = ["%perfnb_whatif", "%perfnb_explore", *(f"%perfnb_apply {each.fix}" for each in suggestions[:1] if each.changes)]
+    return [*noisy, *memory, *unseen_lines(cell), Line("next", "    ".join(commands)), watched_line(cell)]
 
 
 def _storable(blocks: Sequence[Block]) -> Bundle:

@@ -6,7 +6,7 @@ Stored format (`benchmarks.detection.storage`). One file per case, ``<case id>.j
 format     1
 case       fields of `Case`; ``faults`` is a list of fault ids, empty for a control
 truths     list of fields of `Truth`, one per fault of the case, empty for a control
-certified  of a control: {"data_share": x, "loss_first": x, "loss_last": x, "is_certified": bool}; else null
+certified  of a control: {"data_share": x, "standard_error": x, "loss_first": x, "loss_last": x, "is_certified": bool}; else null
 seen       what else was measured without our detectors: {"own_us", "wall_us", "runqueue_share"} of the blocks without the cause
 provenance program, command, recorded_at, commit, versions, machine, seconds
 ranks      list of recordings, one per rank: {"header", "state", "reason", "tables", "files"}; the rows that `perfnb.record`

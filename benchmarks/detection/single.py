@@ -33,9 +33,9 @@ PAIRS: Final = (
 
 ROUNDS: Final = 3
 MOST_ROUNDS: Final = 7
-_CERTAIN: Final = 0.01
+CERTAIN: Final = 0.01
 """Standard error of a true share at which rounds end: single blocks of half a second differ by a tenth and more."""
-_LONGEST_S: Final = 15.0  # of all rounds, once there are three
+LONGEST_S: Final = 15.0  # of all rounds, once there are three
 STEPS: Final = 50
 RUN_STEPS: Final = 200
 _CALIBRATION_STEPS: Final = 15
@@ -108,7 +108,7 @@ def measure(case: Case, folder: Path) -> Measured:
     rounds: list[dict[str, Block]] = []
     began = time.monotonic()
     for number in range(MOST_ROUNDS):
-        if number >= ROUNDS and (time.monotonic() - began > _LONGEST_S or _is_certain(faults, rounds, base)):
+        if number >= ROUNDS and (time.monotonic() - began > LONGEST_S or _is_certain(faults, rounds, base)):
             break
         sides = {"": faulty, **without}
         order = list(sides) if number % 2 == 0 else list(reversed(sides))
@@ -130,7 +130,7 @@ def _is_certain(faults: Sequence[Fault], rounds: Sequence[dict[str, Block]], bas
     if faults[0].clock == "memory":
         return True
     spreads = [statistics.stdev(_truth(fault, rounds, base).by_block) for fault in faults]
-    return max(spreads) / len(rounds) ** 0.5 <= _CERTAIN
+    return max(spreads) / len(rounds) ** 0.5 <= CERTAIN
 
 
 def _record(case: Case, faults: Sequence[Fault], base: Plan, faulty: Plan, folder: Path, step_us: float) -> None:

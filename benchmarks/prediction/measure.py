@@ -38,6 +38,9 @@ SIZES: Final = (0.5, 0.75)
 """Of the batch size: runs at further sizes that are made before a change of it is predicted."""
 
 SIZE_STEPS: Final = 30
+EPOCH_STEPS: Final = 10
+"""Of runs in which the workers' lives are what changes; all others are one epoch."""
+
 DRAWS: Final = 200
 
 _SETTLE_S: Final = 0.5
@@ -63,7 +66,7 @@ def measure(case: PairCase, place: Path, out: Path, *, rounds: int = ROUNDS, ste
     changes = [Change(knob, before[knob], value) for knob, value in case.changes.items()]
     quiet = idle(_SETTLE_S)
     several = workload.world_size > 1
-    trial = Trial(case, before, RUN_STEPS, traced_steps=RANKS_TRACED_STEPS if several else 0, probes_link=several)
+    trial = _trial(case, before, RUN_STEPS, traced_steps=RANKS_TRACED_STEPS if several else 0, probes_link=several)
     run, around = run_trial(trial, place / "before")
     found = probed(trial, link_times(place / "before"))
     earlier = _earlier(case, before, place)
@@ -98,13 +101,18 @@ def measure(case: PairCase, place: Path, out: Path, *, rounds: int = ROUNDS, ste
     }
 
 
+def _trial(case: PairCase, config: Mapping[str, Any], steps: int, **more: Any) -> Trial:
+    epoch = EPOCH_STEPS if "persistent_workers" in case.changes else None
+    return Trial(case, config, steps, epoch_steps=epoch, **more)
+
+
 def _earlier(case: PairCase, before: Mapping[str, Any], place: Path) -> dict[str, Run]:
     """Runs at other sizes of the batch, where a change of it is to be predicted: a user has tried them before."""
     if "batch_size" not in case.changes:
         return {}
     sizes = [max(1, round(int(before["batch_size"]) * share)) for share in SIZES]
     return {
-        str(size): run_trial(Trial(case, {**before, "batch_size": size}, SIZE_STEPS), place / f"size{size}")[0] for size in sizes
+        str(size): run_trial(_trial(case, {**before, "batch_size": size}, SIZE_STEPS), place / f"size{size}")[0] for size in sizes
     }
 
 
@@ -118,7 +126,7 @@ def _blocks(
         order = list(configs) if number % 2 == 0 else list(configs)[::-1]
         for side in order:
             began = datetime.now(tz=UTC).isoformat(timespec="milliseconds")
-            run, around = run_trial(Trial(case, configs[side], steps), place / "blocks" / side)
+            run, around = run_trial(_trial(case, configs[side], steps), place / "blocks" / side)
             runs[side].append(replace(run, config={}))
             times = np.rint(step_durations(run)).astype(int).tolist()
             blocks.append({"side": side, "began_at": began, "step_us": times, **_told(around)})

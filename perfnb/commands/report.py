@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from perfnb.commands.options import add_config, add_paths, config_home
-from perfnb.read.any_run import read_any
+from perfnb.read.any_run import read_run_or_log
 
 if TYPE_CHECKING:
     from perfnb.commands.known import Subparsers
@@ -48,6 +48,6 @@ def answer(options: argparse.Namespace) -> str:
     from perfnb.report_file import writer_of  # noqa: PLC0415 - as above
 
     writer = writer_of(options.output)
-    run = read_any(*options.path)
+    run = read_run_or_log(*options.path)
     told = reported(run, config_home(options.config, options.path[0], run.config))
     return f"wrote {writer(told, options.output)}"

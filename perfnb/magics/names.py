@@ -56,7 +56,7 @@ class Names:
         PerfnbError
             If what lies there cannot be read.
         """
-        from perfnb.read.any_run import read_any  # noqa: PLC0415 - loading the extension must stay cheap
+        from perfnb.read.any_run import read_any, read_run_or_log  # noqa: PLC0415 - loading the extension must stay cheap
         from perfnb.run import Run  # noqa: PLC0415 - the same
 
         if name in self.variables:
@@ -69,7 +69,7 @@ class Names:
         if not path.exists():
             message = f"no variable named {name} holds a Run, and there is no file or folder of that name"
             raise UsageError(message)
-        return _run_or_log(path) if reads_logs else read_any(path)
+        return read_run_or_log(path) if reads_logs else read_any(path)
 
     def config_beside(self, name: str, run: Run) -> Mapping[str, Any]:
         """The config of a run, or for a path that of the config.json beside it, as on the command line.
@@ -186,22 +186,6 @@ class Names:
             return edited
 
         return {"on_apply": put(apply), "on_undo": put(undo), "home": f"{name} is a new object: run the cells that use it again"}
-
-
-def _run_or_log(path: Path) -> Run:
-    """A run that was recorded or traced, or else a log of a training."""
-    from perfnb.read.any_run import is_run_folder, read_any  # noqa: PLC0415 - loading the extension must stay cheap
-    from perfnb.read.training_log import read_training_log  # noqa: PLC0415 - the same
-
-    if is_run_folder(path):
-        return read_any(path)
-    try:
-        return read_training_log(path)
-    except PerfnbError as no_log:
-        try:
-            return read_any(path)
-        except PerfnbError:
-            raise no_log from None
 
 
 def _is_config_file(name: str) -> bool:

@@ -20,7 +20,7 @@ from perfnb.outcomes.ledger import read_ledger
 from perfnb.outcomes.rows import ChangeRow, OutcomeRow, PredictionRow, sealed
 from perfnb.prediction import Change, Prediction, Unknown
 from perfnb.run import Run
-from perfnb.whatif.transform import transforms
+from perfnb.whatif.transform import model_names, transforms
 
 if TYPE_CHECKING:
     from perfnb.verify import Outcome
@@ -173,4 +173,4 @@ def _simulated(given: Prediction | None) -> float | None:
 def _models(knobs: Sequence[str]) -> str:
     """Names of the models that would answer for the knobs, as a prediction names them; empty where there are none."""
     known = transforms()
-    return " + ".join(f"{model} 1" for model in sorted({known[knob].model for knob in knobs if knob in known}))
+    return model_names(known[knob].model for knob in knobs if knob in known)

@@ -1,4 +1,4 @@
-"""What a path names, whoever wrote it: a run that perfnb recorded, or profiler traces."""
+"""What a path names, whoever wrote it: a run that perfnb recorded, profiler traces, or the log of a trainer."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Final
 
+from perfnb.errors import NotATraceError, PerfnbError
 from perfnb.read.kineto import read_kineto
 from perfnb.read.run_folder import read_run
+from perfnb.read.training_log import read_training_log
 from perfnb.record.run_folder import HEADER
 from perfnb.run import Run
 
@@ -35,6 +37,37 @@ def read_any(path: str | PathLike[str], *more: str | PathLike[str]) -> Run:
         If neither can be read there.
     """
     return read_kineto(path, *more) if more or not is_run_folder(path) else read_run(path)
+
+
+def read_run_or_log(path: str | PathLike[str], *more: str | PathLike[str]) -> Run:
+    """As `read_any`, or else a run of a log that a trainer wrote, which tells of losses where no trace is there.
+
+    Parameters
+    ----------
+    path
+        File or folder.
+    *more
+        Further traces of the same job.
+
+    Returns
+    -------
+    Run
+        See `read_run`, `read_trace` and `read_training_log`.
+
+    Raises
+    ------
+    PerfnbError
+        If none of them can be read there.
+    """
+    try:
+        return read_any(path, *more)
+    except PerfnbError as no_run:
+        if more or is_run_folder(path):
+            raise
+        try:
+            return read_training_log(path)
+        except PerfnbError as no_log:
+            raise (no_log if isinstance(no_run, NotATraceError) else no_run) from None
 
 
 def is_run_folder(path: str | PathLike[str]) -> bool:

@@ -17,11 +17,15 @@ from perfnb.record.cgroup import ControlGroup, usable_cores
 from perfnb.record.loader_probe_quiet import LoadMeter, wait_until_quiet
 from perfnb.record.loader_probe_result import NotProbed
 from perfnb.record.loader_probe_states import kept_states
+from perfnb.record.machine_probe_model import model_constants
 from perfnb.record.machine_probe_timing import Constant
 from perfnb.run import Run
 
 PREFIX: Final = "machine."
 """Of every constant that this probe gives."""
+
+_SHARES: Final = MappingProxyType({"model": 8.0, "layers": 4.0, "optimizer": 4.0})
+"""Of the time: what a training's own model tells decides more than what any product does; all others get 1."""
 
 _BAR: Final = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:g} s{postfix}"
 
@@ -37,7 +41,8 @@ class MachineProbe:
         `machine.gemm.float32.flops_per_s`, `.gemm.bfloat16.flops_per_s`, `.gemm.bfloat16.speedup`,
         `.convolution.channels_last.speedup`, `.copy.bytes_per_s`, `.cast.bfloat16.bytes_per_s`,
         `.threads.<n>.<gemm, elementwise, small>_speedup`, with CUDA `.h2d.<pageable, pinned>.latency_us` and `.bytes_per_s`.
-        With a model and a batch: `.layers.fp32.us` (forward and backward of its linear layers and convolutions),
+        With a model and a batch: `.model.fp32.us` (its forward and backward), `.model.bf16.ratio`,
+        `.model.channels_last.ratio`, `.model.threads.<n>.ratio`; `.layers.fp32.us` (its linear layers and convolutions alone),
         `.layers.bf16.ratio`, `.layers.convolutions.fp32.us`, `.layers.channels_last.ratio`; with an optimizer's kind
         `.update.loop.us`, `.update.foreach.ratio`, `.update.fused.ratio`: times as shares of those in fp32, of a loop.
         `machine.pressure_cpu_share`, `.foreign_cores`, `.delay_share` (how busy others kept the machine) and `.measured_at`
@@ -76,8 +81,9 @@ def probe_machine(
 
     With it `predict` answers for `precision`, `memory_format`, `optimizer_implementation` and `torch_num_threads` what a run
     alone does not tell: `perfnb.predict(probe.attach(run), {"precision": "bf16"})`. Each figure is the median of up to ten
-    repeats after warming up, in turn with what it is compared with. It trains nothing and writes nothing; a model runs forward
-    once in evaluation mode, and every random state and number of threads is put back.
+    repeats after warming up, in turn with what it is compared with. It trains nothing and writes nothing; a copy of the model
+    runs forward and backward, the model itself forward once in evaluation mode, and every random state and number of threads is
+    put back.
 
     Parameters
     ----------
@@ -157,11 +163,12 @@ def _measured(
         "copies to the GPU": lambda limit: rates.copies_to_gpu(torch, limit),
     }
     if model is not None and batch is not None:
+        work["model"] = lambda limit: model_constants(torch, model, batch, cores, limit).items()
         work["layers"] = lambda limit: layers.layer_constants(torch, layers.layers_of(torch, model, batch), limit).items()
     if optimizer is not None:
         kind = optimizer if isinstance(optimizer, str) else type(optimizer).__name__
         work["optimizer"] = lambda limit: layers.update_constants(torch, parameters, kind.lower(), limit).items()
-    shares = {name: 4.0 if name in ("layers", "optimizer") else 1.0 for name in work}
+    shares = {name: _SHARES.get(name, 1.0) for name in work}
     found: dict[str, Constant] = {}
     notes = []
     with tqdm(total=len(work), desc="measuring the machine", unit="kind", leave=False, disable=not progress) as bar:

@@ -52,7 +52,7 @@ def layers_of(torch: Any, model: Any, batch: Any) -> Counter[Layer]:
     try:
         model.eval()
         with torch.no_grad():
-            _called(model, batch)
+            called(model, batch)
     finally:
         for hook in hooks:
             hook.remove()
@@ -139,17 +139,16 @@ def _ways(torch: Any, layer: Layer) -> Mapping[str, Callable[[], Any]]:
     return ways
 
 
-def _called(model: Any, batch: Any) -> None:
-    """The model on what a loader gives: a mapping by name, a tuple by place (inputs first), or a tensor."""
+def called(model: Any, batch: Any) -> Any:
+    """What the model makes of what a loader gives: a mapping by name, a tuple by place (inputs first), or a tensor."""
     if isinstance(batch, Mapping):
-        model(**batch)
-    elif isinstance(batch, tuple | list):
+        return model(**batch)
+    if isinstance(batch, tuple | list):
         try:
-            model(batch[0])
+            return model(batch[0])
         except TypeError:  # a model of several inputs
-            model(*batch)
-    else:
-        model(batch)
+            return model(*batch)
+    return model(batch)
 
 
 def _added(sums: list[float] | None, more: list[float]) -> list[float]:

@@ -16,7 +16,7 @@ from perfnb.record.machine_probe import PREFIX
 from perfnb.whatif.device_edits import DeviceEdit
 from perfnb.whatif.device_phases import OPTIMIZER, spans_named
 from perfnb.whatif.kernel_factors import GPU, in_short_type, with_kernels, without_conversions
-from perfnb.whatif.machine_rates import PROBE, rate
+from perfnb.whatif.machine_rates import MODEL_ERROR, PROBE, rate
 from perfnb.whatif.phase_work import COMPUTE, PhaseEdit, factor_of, phases_us
 from perfnb.whatif.step_simulation import replay_problem
 from perfnb.whatif.transform import transform
@@ -30,6 +30,9 @@ LAYOUT_ERROR: Final = 0.25  # a prior (whatif contract, section 7)
 OPTIMIZER_ERROR: Final = 0.15  # a prior (whatif contract, section 7)
 _FULL: Final = ("fp32", "float32", "32", "32-true", None)
 _LOOPS: Final = ("loop", "for_loop", "forloop", None)
+_BESIDE_MODEL: Final = Estimate(1.0, 0.5, 1.25)
+"""Factor of what forward and backward hold besides the model that was timed: the loss; a prior."""
+
 _REST_IN_BF16: Final = Estimate(1.0, 0.5, 1.25)
 """Factor of what is neither product nor convolution: half the bytes at best, casts on both sides at worst; a prior."""
 
@@ -51,13 +54,16 @@ def precision(model: StepModel, change: Change) -> StepModel | Unknown:
         return _in_16_bits(model, change)
     if change.after not in ("bf16", "bfloat16"):
         return Unknown("a CPU computes fp16 in other ways than bf16, and no ratio is measured", "bf16")
+    loss = "what the precision does to the loss is not predicted"
+    whole = _timed_whole(model, change, "bf16")
+    if whole is not None:
+        return whole.with_error("precision", MODEL_ERROR, loss)
     work = _layer_work(model, "layers.bf16.ratio", "layers.fp32.us", "gemm.bfloat16.speedup")
     if isinstance(work, Unknown):
         return work
     factor = _mixed(*work[:2], _REST_IN_BF16)
     text = "what is neither product nor convolution takes between half (half the bytes) and 1.25 times (casts) as long: a prior"
     edited = model.with_phase_edit(change.knob, PhaseEdit(COMPUTE, factor_of(change.knob)), factor)
-    loss = "what the precision does to the loss is not predicted"
     return edited.with_error("precision", PRECISION_ERROR, work[2], text, loss)
 
 
@@ -68,6 +74,9 @@ def memory_format(model: StepModel, change: Change) -> StepModel | Unknown:
         return Unknown(f"{change.after!r}: only channels_last is modelled", "a run with the other layout")
     if model.measured.is_device_job:
         return _channels_last_on_device(model, change)
+    whole = _timed_whole(model, change, "channels_last")
+    if whole is not None:
+        return whole.with_error("memory_format", MODEL_ERROR, "model and batches both are channels_last")
     work = _layer_work(model, "layers.channels_last.ratio", "layers.convolutions.fp32.us", "convolution.channels_last.speedup")
     if isinstance(work, Unknown):
         return work
@@ -135,13 +144,34 @@ def _update_ratio(model: StepModel, change: Change) -> Estimate | None:
     return Estimate(after.value / before.value, after.low / before.high, after.high / before.low)
 
 
+def _timed_whole(model: StepModel, change: Change, name: str) -> StepModel | None:
+    """The model with forward and backward as they were timed both ways on a batch; None where they were not."""
+    ratio, taken = (rate(model.machine, f"model.{each}", is_shadow=model.is_shadow) for each in (f"{name}.ratio", "fp32.us"))
+    spent = phases_us(model, *COMPUTE)
+    if isinstance(ratio, Unknown) or isinstance(taken, Unknown) or isinstance(spent, Unknown) or not spent:
+        return None
+    share = Estimate(*(min(_passes(model) * value / spent, 1.0) for value in (taken.value, taken.low, taken.high)))
+    factor = _mixed(ratio, share, _BESIDE_MODEL)
+    told = (
+        f"forward and backward of the model take {ratio.value:.2f} times as long then ({ratio.low:.2f} to {ratio.high:.2f}), as "
+        f"timed on one batch here; they are {share.value:.0%} of these phases"
+    )
+    edited = model.with_phase_edit(change.knob, PhaseEdit(COMPUTE, factor_of(change.knob)), factor)
+    return edited.with_error(change.knob, 0.0, told)
+
+
+def _passes(model: StepModel) -> int:
+    """Forward passes of a step."""
+    parts = model.config.get("gradient_accumulation_steps", 1)
+    return parts if type(parts) is int and parts > 0 else 1
+
+
 def _layer_work(model: StepModel, ratio: str, time_us: str, speedup: str) -> tuple[Estimate, Estimate, str] | Unknown:
     """Factor of the layers that change, their share of forward and backward, and what both rest on."""
     spent = phases_us(model, *COMPUTE)
     if isinstance(spent, Unknown):
         return spent
-    parts = model.config.get("gradient_accumulation_steps", 1)
-    times = parts if type(parts) is int and parts > 0 else 1
+    times = _passes(model)
     own = rate(model.machine, ratio, is_shadow=model.is_shadow)
     layers = rate(model.machine, time_us, is_shadow=model.is_shadow)
     if isinstance(own, Estimate) and isinstance(layers, Estimate) and spent > 0.0:

@@ -12,6 +12,9 @@ from perfnb.run import Machine
 from perfnb.whatif.uncertainty import Estimate
 
 PROBE: Final = "perfnb.probe_machine(model, batch, optimizer=optimizer).attach(run), on this machine while nothing else runs"
+MODEL_ERROR: Final = 0.10
+"""A prior, where forward and backward of the model itself were timed both ways: what is left open are the loss and the caches."""
+
 _LOAD: Final = {"pressure_cpu_share": 0.0, "foreign_cores": 0.0, "delay_share": math.nan}
 """Fields of `Load` in their order, and what stands for those that a probe did not tell."""
 

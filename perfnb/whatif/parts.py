@@ -15,7 +15,7 @@ from perfnb.whatif.device_edits import DeviceEdit
 from perfnb.whatif.known_parts import Part, known_part, part_share
 from perfnb.whatif.loader_knobs import SMALLEST_LOADING_SHARE
 from perfnb.whatif.segments import Program
-from perfnb.whatif.thread_scaling import scaled_threads
+from perfnb.whatif.thread_scaling import scaled_threads, timed_threads
 from perfnb.whatif.transform import transform
 from perfnb.whatif.uncertainty import Estimate
 
@@ -35,6 +35,9 @@ def torch_num_threads(model: StepModel, change: Change) -> StepModel | Unknown:
         return Unknown(f"{now!r} -> {after!r} does not count threads", "whole numbers from 1 on")
     if model.cores == float("inf"):
         return Unknown("the run does not say how many cores there are", "a run of perfnb.record")
+    timed = timed_threads(model, change)
+    if timed is not None:
+        return timed
     fair = max(1, int(model.cores))
     if now <= fair and after <= fair:
         return scaled_threads(model, change)

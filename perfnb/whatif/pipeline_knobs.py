@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from perfnb.prediction import Prediction, Unknown
 from perfnb.whatif.pipeline_graph import BACKWARD, FORWARD, Operation
 from perfnb.whatif.pipeline_replay import PipelineReplay
+from perfnb.whatif.transform import model_names
 from perfnb.whatif.uncertainty import Calibration, draw_rows, draws_half_width, spread
 
 Floats = NDArray[np.float64]
@@ -75,7 +76,7 @@ def predict_pipeline(
         return Unknown(reason, "a recording that holds all operations of a step")
     drawn = [float(after_us[rows].mean()) for rows in draw_rows(len(after_us), draws, seed=seed)]
     width = spread(PIPELINE_ERROR, missed, draws_half_width(drawn))
-    model, knob = "pipeline_replay 1", "+".join(sorted(changes))
+    model, knob = model_names(["pipeline_replay"]), "+".join(sorted(changes))
     found = (calibration or Calibration()).interval(float(after_us.mean()), width, width, model=model, knob=knob)
     simulated = None if math.isclose(found.after, float(after_us.mean())) else float(after_us.mean())
     texts = (f"made from a replay of {len(replay.steps)} steps of all stages", *assumptions)

@@ -16,7 +16,7 @@ from perfnb.whatif.loader_settings import DEFAULT_PREFETCH
 from perfnb.whatif.memory_beside import memory_part, memory_problem, predict_peak
 from perfnb.whatif.model import StepModel
 from perfnb.whatif.step_simulation import half_widths, replay_problem, simulated_step_us
-from perfnb.whatif.transform import Transform, transforms
+from perfnb.whatif.transform import Transform, model_names, transforms
 from perfnb.whatif.uncertainty import Calibration, Estimate, draw_rows, draws_half_width, spread
 from perfnb.whatif.unmodelled import OF_THE_LOSS, unmodelled
 from perfnb.whatif.wanted_changes import wanted_changes
@@ -254,7 +254,7 @@ def _predicted(
     down, up = half_widths(model, rows, after)
     shared = (draws_half_width(drawn), *errors, self_error)
     down, up = spread(*shared, down), spread(*shared, up)
-    name = " + ".join(f"{each} 1" for each in sorted(model.errors))
+    name = model_names(model.errors)
     knob = "+".join(sorted(change.knob for change in changes))
     before, after = before / per_step, after / (per_step * (model.samples_ratio if metric == "sample_us" else 1.0))
     found = calibration.interval(after, down, up, model=name, knob=knob)

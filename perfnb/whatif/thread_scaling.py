@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from perfnb.prediction import Change, Unknown
-from perfnb.whatif.machine_rates import rate
+from perfnb.whatif.machine_rates import MODEL_ERROR, rate
 from perfnb.whatif.phase_work import COMPUTE, PhaseEdit, factor_of, phases_us
 from perfnb.whatif.uncertainty import Estimate
 
@@ -14,6 +14,32 @@ if TYPE_CHECKING:
 
 SCALING_ERROR: Final = 0.15  # a prior (whatif contract, section 7: torch_num_threads)
 _KINDS: Final = ("gemm", "elementwise", "small")
+
+
+def timed_threads(model: StepModel, change: Change) -> StepModel | None:
+    """The step with forward and backward as the model itself was timed with both numbers of threads; None where it was not.
+
+    Parameters
+    ----------
+    model
+        The model of a CPU job.
+    change
+        Threads now and after; they may be more than there are cores.
+    """
+    if model.measured.is_device_job:
+        return None
+    now, after = (
+        rate(model.machine, f"model.threads.{count}.ratio", is_shadow=model.is_shadow) for count in (change.before, change.after)
+    )
+    if isinstance(now, Unknown) or isinstance(after, Unknown) or isinstance(phases_us(model, *COMPUTE, "optimizer"), Unknown):
+        return None
+    factor = Estimate(after.value / now.value, after.low / now.high, after.high / now.low)
+    told = (
+        f"forward, backward and the update take {factor.value:.2f} times as long ({factor.low:.2f} to {factor.high:.2f}), as the "
+        "model's forward and backward did on one batch here"
+    )
+    edited = model.with_phase_edit(change.knob, PhaseEdit((*COMPUTE, "optimizer"), factor_of(change.knob)), factor)
+    return edited.with_estimates(threads=Estimate.exactly(float(change.after))).with_error("part", MODEL_ERROR, told)
 
 
 def scaled_threads(model: StepModel, change: Change) -> StepModel | Unknown:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from perfnb.prediction import Change, Unknown
 
@@ -15,6 +16,21 @@ if TYPE_CHECKING:
     from perfnb.whatif.model import StepModel
 
 Edit = Callable[["StepModel", Change], "StepModel | Unknown"]
+
+
+VERSIONS: Final = MappingProxyType({"precision": 2, "memory_format": 2, "part": 2})
+"""Version of each model that was changed after its first outcomes: a track record counts for one version; all others are 1."""
+
+
+def model_names(models: Iterable[str]) -> str:
+    """Models with their versions, as predictions name them.
+
+    Examples
+    --------
+    >>> model_names(["precision", "loader_queue"])
+    'loader_queue 1 + precision 2'
+    """
+    return " + ".join(f"{each} {VERSIONS.get(each, 1)}" for each in sorted(set(models)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import pytest
 from perfnb.errors import RecordingError
 from perfnb.record.loader_probe_result import NotProbed
 from perfnb.record.machine_probe import MachineProbe, probe_machine
+from perfnb.record.machine_probe_model import model_constants
 from perfnb.record.machine_probe_timing import Constant, alternated, constant, quotient, times_s
 from perfnb.run import Machine, Run
 
@@ -28,7 +29,7 @@ def model() -> Any:
 @pytest.fixture(scope="module")
 def probe(model: Any) -> MachineProbe:
     found = probe_machine(
-        model, torch.zeros(4, 3, 8, 8), optimizer="AdamW", longest_s=0.1, quiet_s=0.1, only_when_quiet=False, progress=False
+        model, torch.zeros(4, 3, 8, 8), optimizer="AdamW", longest_s=0.5, quiet_s=0.1, only_when_quiet=False, progress=False
     )
     assert isinstance(found, MachineProbe)
     return found
@@ -44,6 +45,10 @@ def test_every_constant_has_its_interval_and_its_count(probe: MachineProbe) -> N
         "machine.copy.bytes_per_s",
         "machine.cast.bfloat16.bytes_per_s",
         "machine.threads.1.gemm_speedup",
+        "machine.model.fp32.us",
+        "machine.model.bf16.ratio",
+        "machine.model.channels_last.ratio",
+        "machine.model.threads.1.ratio",
         "machine.layers.fp32.us",
         "machine.layers.bf16.ratio",
         "machine.layers.channels_last.ratio",
@@ -86,7 +91,52 @@ def test_a_model_that_refuses_the_batch_is_a_note(model: Any) -> None:
 
     assert isinstance(found, MachineProbe)
     assert any(note.startswith("layers could not be measured: RuntimeError") for note in found.notes)
-    assert found.attach(Run()).notes[0].startswith("probe of the machine: layers")
+    assert found.attach(Run()).notes[0].startswith("probe of the machine: model")
+    assert found.attach(Run()).notes[1].startswith("probe of the machine: layers")
+
+
+class _TwoInputs(torch.nn.Module):  # type: ignore[misc,name-defined]
+    """Takes two inputs by name and gives a mapping, as models of libraries do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 2)
+
+    def forward(self, left: Any, right: Any) -> dict[str, Any]:
+        return {"made": (self.layer(left + right), None), "count": 2}
+
+
+def test_a_model_of_several_inputs_is_timed_by_name_and_by_place() -> None:
+    ones = torch.ones(2, 3)
+
+    for batch in ({"left": ones, "right": ones}, (ones, ones)):
+        found = model_constants(torch, _TwoInputs(), batch, 2.0, 0.01)
+        assert {"model.fp32.us", "model.bf16.ratio"} <= set(found)
+
+
+def test_parameters_get_no_gradients_and_the_model_keeps_its_mode_and_layout(model: Any) -> None:
+    model.eval()
+
+    found = model_constants(torch, model, torch.ones(4, 3, 8, 8), 2.0, 0.2)
+
+    assert not model.training
+    assert all(each.grad is None for each in model.parameters())
+    assert model[0].weight.is_contiguous()
+    assert {f"model.threads.{count}.ratio" for count in (1, 2, 4)} <= set(found)
+
+
+def test_a_long_pass_leaves_bfloat16_beside_the_plain_one() -> None:
+    assert set(model_constants(torch, torch.nn.Linear(3, 2), torch.ones(1, 3), 2.0, 0.0)) == {"model.fp32.us", "model.bf16.ratio"}
+
+
+def test_what_cannot_be_timed_as_a_whole_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="nothing that a gradient goes through"):
+        model_constants(torch, torch.nn.Identity(), torch.ones(1, 3), 2.0, 0.1)
+    with pytest.raises(ValueError, match="not on the CPU"):
+        model_constants(torch, torch.nn.Linear(3, 2, device="meta"), torch.ones(1, 3), 2.0, 0.1)
+    monkeypatch.setattr(importlib.import_module("perfnb.record.machine_probe_model"), "LARGEST_BYTES", 31)
+    with pytest.raises(ValueError, match="are copied"):
+        model_constants(torch, torch.nn.Linear(3, 2), torch.ones(1, 3), 2.0, 0.1)
 
 
 def test_arguments_that_make_no_sense_are_refused(model: Any) -> None:

@@ -104,6 +104,21 @@ def test_layers_that_were_timed_tell_what_bf16_does() -> None:
     assert after_ms({"precision": "bf16"}, constants) == pytest.approx(20 + 30 + 20)
 
 
+def test_a_model_that_was_timed_as_a_whole_counts_before_its_layers() -> None:
+    constants = {"model.bf16.ratio": 2.5, "model.fp32.us": 60 * MS, "layers.bf16.ratio": 0.5, "layers.fp32.us": 60 * MS}
+
+    # 60 of the 80 of forward and backward are the model's; the loss, in what is left, is taken to stay
+    assert after_ms({"precision": "bf16"}, constants) == pytest.approx(20 + 150 + 20)
+    answer = predicted(predict(run_of(constants), {"precision": "bf16"}, CONFIG))
+    assert any("2.50 times as long" in text and "75%" in text for text in answer.assumptions)
+
+
+def test_images_channels_last_as_the_model_was_timed() -> None:
+    constants = {"model.channels_last.ratio": 0.5, "model.fp32.us": 100 * MS}
+
+    assert after_ms({"memory_format": "channels_last"}, constants) == pytest.approx(20 + 40)
+
+
 def test_one_shape_that_was_timed_leaves_the_share_of_products_open() -> None:
     answer = predicted(predict(run_of({"gemm.bfloat16.speedup": 2.0}), {"precision": "bf16"}, CONFIG))
 
@@ -233,3 +248,15 @@ def test_threads_below_the_cores_scale_as_three_kinds_of_work_did() -> None:
     assert answer.low / MS < 4 + 96 / 4
     assert answer.high / MS > 100
     assert "was not measured" in reason(predict(run, {"torch_num_threads": 2}, {"torch_num_threads": 1}))
+
+
+def test_threads_that_the_model_was_timed_with_count_first_also_where_they_crowd_the_cores() -> None:
+    run = run_of({"model.threads.4.ratio": 1.5, "model.threads.2.ratio": 1.0, "threads.2.gemm_speedup": 9.0})
+    run = dataclasses.replace(run, machine=dataclasses.replace(run.machine, cpu_capacity=2.0))
+
+    fewer = predicted(predict(run, {"torch_num_threads": 2}, {"torch_num_threads": 4}))
+    more = predicted(predict(run, {"torch_num_threads": 4}, {"torch_num_threads": 2}))
+
+    assert fewer.after / MS == pytest.approx(4 + 96 / 1.5)
+    assert more.after / MS == pytest.approx(4 + 96 * 1.5)
+    assert more.verdict == "slower"

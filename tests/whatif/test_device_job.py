@@ -128,7 +128,7 @@ def test_a_trace_is_replayed_without_the_pauses_of_its_host() -> None:
     answer = predicted(predict(paused(), [FREEZE], CONFIG))
 
     assert answer.after == pytest.approx(1000 - 120)
-    assert answer.model == "part 1 + trace_replay 1"
+    assert answer.model == "part 2 + trace_replay 1"
     assert any("not validated on a GPU" in text for text in answer.assumptions)
 
 

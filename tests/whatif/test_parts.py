@@ -82,7 +82,7 @@ def test_without_collecting_garbage_the_step_is_shorter_by_its_pauses() -> None:
 
     assert answer.after / MS == pytest.approx(70.0)
     assert answer.low / MS == pytest.approx(70.0 * math.exp(-PART_ERROR))
-    assert (answer.model, answer.basis) == ("part 1", "prior")
+    assert (answer.model, answer.basis) == ("part 2", "prior")
     assert "30 ms per step are the part that changes" in answer.assumptions
 
 
@@ -265,4 +265,4 @@ def test_parts_and_other_changes_are_one_simulation() -> None:
 
     assert both.before / MS == pytest.approx(150.0)
     assert both.after / MS == pytest.approx(70.0)
-    assert both.model == "loader_queue 1 + part 1"
+    assert both.model == "loader_queue 1 + part 2"
