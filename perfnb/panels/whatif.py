@@ -185,17 +185,15 @@ class WhatIfPanel(Panel):
             self.answer = (
                 self._predict({change.knob: change.after for change in self.changes}, draws) if self.changes else self._now
             )
-            if draws == DRAWS_MOVING:
+            is_moving = draws == DRAWS_MOVING
+            if is_moving:
                 self._settle_speed(time.perf_counter() - start)
-            for name, blocks in {
-                "header": self._header(),
-                "result": self._result(),
-                "bars": self._bars(),
-                "details": self._details(),
-                "outcome": list(self.message),
-            }.items():
-                self._views[name].show_html(joined_html(blocks))
-            if self.chart is not None:
+            made = {"result": self._result, "bars": self._bars, "outcome": lambda: list(self.message)}
+            if not is_moving:  # the chart and what is assumed follow at rest: drawing them takes longer than the rest together
+                made |= {"header": self._header, "details": self._details}
+            for name, blocks in made.items():
+                self._views[name].show_html(joined_html(blocks()))
+            if self.chart is not None and not is_moving:
                 self.chart.chart = impact_chart(self._impact())
             self.code.value = self._python()
             self.apply_button.disabled = not self.pending

@@ -19,6 +19,7 @@ from perfnb.record.loader_probe_quiet import Load, LoadMeter, wait_until_quiet
 from perfnb.record.loader_probe_result import PREFIX, PROBE, LoaderProbe, NotProbed
 from perfnb.record.loader_probe_samples import Timed, alike, is_iterable, tensors_of, time_batches
 from perfnb.record.loader_probe_states import kept_states
+from perfnb.record.loader_probe_waits import after_wait
 from perfnb.record.loader_probe_workers import worker_costs
 from perfnb.tables import conform
 
@@ -93,6 +94,8 @@ def probe_dataset(
             "the dataset is iterable: each worker would give all of its samples, unless it hands each worker a part; "
             "if it does, say sharded=True"
         )
+    import torch  # noqa: PLC0415 - torch only where something is measured
+
     meter = LoadMeter()
     with tqdm(total=quiet_s, desc="waiting for a quiet machine", bar_format=_BAR, leave=False, disable=not progress) as bar:
         before = wait_until_quiet(quiet_s, meter, waited=bar.update)
@@ -111,6 +114,7 @@ def probe_dataset(
             return NotProbed("the loader gave fewer than two batches of fresh samples, and the first one only warms up")
         stored = (_storage_bytes() - read) / (len(timed.batch_us) + 1)  # the first batch warms up and reads too
         constants, notes = _constants(loader, timed, progress=progress)
+        constants |= after_wait(torch, timed.mean_us)
         constants |= _about_samples(loader, timed) | ({"storage_bytes": stored} if math.isfinite(stored) else {})
     constants |= _about(loader, before, during)
     return LoaderProbe(

@@ -34,6 +34,7 @@ class LoaderProbe:
         before its first batch, the pinning thread per batch; each with `.low`, `.high` (10th and 90th percentile) and `.n`.
         Further `loader.batch_bytes`, `.tensors`, `.worker_bytes`, `.set_bytes` (all samples of the dataset) and what limits
         them: `.shared_memory_bytes`, `.descriptors`, `.memory_bytes`; `.storage_bytes` that a batch read from storage;
+        `.after_wait_ratio` (work right after a wait of `.after_wait_us`, over its time without, with its interval);
         `.is_random`: 1 where a sample read twice differs; `.pressure_cpu_share`, `.delay_share`, `.foreign_cores`: how busy
         others kept the machine.
     batch_us

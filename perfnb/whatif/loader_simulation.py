@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfnb.bootstrap import resamples
+from perfnb.whatif.cold_work import Cooling, cooling_loop
 from perfnb.whatif.loader_epochs import epoch_start_us
 from perfnb.whatif.loader_queue import Consumer, Phases, steady_spacings_us
 from perfnb.whatif.loader_settings import DEFAULT_PREFETCH
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from perfnb.whatif.model import StepModel
 
 Floats = NDArray[np.float64]
+
+AFTER_WAIT: Final = "work after a wait"
+"""Name of the estimate: its time over that without the wait."""
 
 _COSTS: Final = ("put_us", "get_us", "pin_us", "fork_us", "init_us")
 
@@ -59,6 +63,13 @@ def loaded_steps_us(
             consumer = [_part(step, loader.micro_batches) for step in consumer for _ in range(loader.micro_batches)]
         batches = _probed_batches(source, sum(counts), rows, _factor(model, rank))
     constants = {name: _constant(model, name, values) for name in _COSTS}
+    cooling = cooling_of(model, values)
+    if cooling is not None and not callable(consumer):
+        parts = len(consumer) // len(rows)
+        recorded = [waited / parts for waited in waited_us(rank, rows) for _ in range(parts)]
+        share = 1.0 if workers or model.loader.probe is None else 1.0 - model.loader.probe.cpu_share
+        taking = constants["get_us"] if workers else 0.0
+        consumer = cooling_loop(consumer, recorded, cooling, taking_us=taking, share=share)
     if workers and constants["put_us"]:
         batches = [(*batch, ("cpu", constants["put_us"])) for batch in batches]
     spacings = steady_spacings_us(
@@ -86,6 +97,19 @@ def loading_us(model: StepModel, rank: RankModel, rows: Sequence[int], values: M
     return np.array(
         [sum(amount for each in rank.batches[row] for _, amount in _batch(model, rank, each, values)) for row in rows]
     )
+
+
+def cooling_of(model: StepModel, values: Mapping[str, float]) -> Cooling | None:
+    """What waiting costs the work after it, as a probe of the loader found; None where none did."""
+    probe, ratio = model.loader.probe, values.get(AFTER_WAIT, 1.0)
+    if probe is None or ratio <= 1.0:
+        return None
+    return Cooling(ratio, probe.constants["after_wait_us"])
+
+
+def waited_us(rank: RankModel, rows: Sequence[int]) -> list[float]:
+    """How long each step waited for its data when it was recorded, without computing for it."""
+    return [math.fsum(each.wait_us for each in rank.batches[row]) for row in rows]
 
 
 def phases_of(time: Time, cpu_share: float) -> Phases:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -11,7 +12,8 @@ import numpy as np
 from perfnb.prediction import Unknown
 from perfnb.whatif.loader_epochs import START, START_FACTOR, starts_per_step
 from perfnb.whatif.loader_foreign import FOREIGN_ERROR, foreign_threads
-from perfnb.whatif.loader_probed import NEEDS_PROBE, ProbedLoader, has_probe, probed_loader, unlike
+from perfnb.whatif.loader_probed import LARGEST_LIKE, LEAST_LIKE, NEEDS_PROBE, ProbedLoader, has_probe, probed_loader, unlike
+from perfnb.whatif.loader_simulation import AFTER_WAIT
 from perfnb.whatif.step_simulation import replay_problem
 from perfnb.whatif.uncertainty import Estimate
 
@@ -100,11 +102,19 @@ def _with_probe(model: StepModel, probe: ProbedLoader) -> StepModel | Unknown:
             strange = unlike(model.run, probe, ratio * probe.batch_us)
             if strange is not None and not model.is_shadow:
                 return strange
+            if not LEAST_LIKE <= ratio <= LARGEST_LIKE:
+                apart = f"batches took {ratio:.2f} times as long in the run as in the probe: the interval is as much wider"
+                model = model.with_error("loader_queue", math.hypot(LOADER_ERROR, math.log(ratio)), apart)
         scale[rank.rank] = ratio
     loader = replace(model.loader, probe=probe, scale=MappingProxyType(scale), micro_batches=parts)
     model = replace(model, loader=loader)
     known = {name: probe.estimate(name) for name in ("get_us", "put_us")}
     found = {name: estimate for name, estimate in known.items() if estimate is not None} or {"get_us": HAND_OVER_US}
+    cold = probe.estimate("after_wait_ratio")
+    if cold is not None and cold.value > 1.0:
+        found[AFTER_WAIT] = Estimate(cold.value, max(cold.low, 1.0), cold.high)
+        told = f"work right after a wait for data takes {cold.value:.2f} times as long as without, as the probe found"
+        model = model.with_error("loader_queue", 0.0, told)
     share = probe.cpu_share
     return model.with_estimates(cpu_share=Estimate.exactly(share), **found)
 

@@ -15,7 +15,7 @@ from perfnb.whatif.device_edits import blends, edited_program, held_ends
 from perfnb.whatif.device_phases import optimizer_us
 from perfnb.whatif.known_parts import part_share
 from perfnb.whatif.loader_queue import Consumer
-from perfnb.whatif.loader_simulation import loaded_steps_us, loading_us, phases_of
+from perfnb.whatif.loader_simulation import cooling_of, loaded_steps_us, loading_us, phases_of, waited_us
 from perfnb.whatif.phase_work import edited_times
 from perfnb.whatif.rank_model import RankModel, Time
 from perfnb.whatif.segments import Program
@@ -91,8 +91,21 @@ def _rank_spacings(
     work = edited_times(model, rank.rank, rank.own, values)
     own = [_without_parts(model, rank, row, _less(work[row], removed), values) for row in rows]
     if not model.loader.is_simulated(model.workers, model.recorded_workers):
-        return np.array([time.total_us for time in own]) + loading_us(model, rank, rows, values)
+        loading = loading_us(model, rank, rows, values)
+        return np.array([time.total_us for time in _cooled(model, rank, rows, own, values)]) + loading
     return loaded_steps_us(model, rank, rows, [phases_of(time, 1.0) for time in own], values)
+
+
+def _cooled(
+    model: StepModel, rank: RankModel, rows: Sequence[int], own: Sequence[Time], values: Mapping[str, float]
+) -> Sequence[Time]:
+    """Work of steps that load for themselves, as long as it takes after the wait that is left: of a cached batch, none."""
+    cooling = cooling_of(model, values)
+    if cooling is None:
+        return own
+    left = 0.0 if model.is_cached else math.prod(model.loading.values())
+    scales = [cooling.factor(left * waited) / cooling.factor(waited) for waited in waited_us(rank, rows)]
+    return [Time(time.wait_us, scale * time.cpu_us, time.unknown_us) for time, scale in zip(own, scales, strict=True)]
 
 
 def _is_alone(model: StepModel, rank: RankModel, rows: Sequence[int]) -> bool:

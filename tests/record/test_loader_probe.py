@@ -20,6 +20,7 @@ from perfnb.record.loader_probe_quiet import Load, LoadMeter, wait_until_quiet
 from perfnb.record.loader_probe_result import LoaderProbe, NotProbed
 from perfnb.record.loader_probe_samples import FEWEST_BATCHES, Timed, alike, bytes_of, half_width_share, tensors_of, time_batches
 from perfnb.record.loader_probe_states import kept_states
+from perfnb.record.loader_probe_waits import after_wait
 from perfnb.record.loader_probe_workers import Stub, WorkerCosts, fresh, worker_costs
 from perfnb.run import Run
 
@@ -495,3 +496,15 @@ class Breaking:
     def __deepcopy__(self, _memo: Any) -> Any:
         message = "Broken: it cannot be copied"
         raise RuntimeError(message)
+
+
+def test_work_after_waits_is_timed_in_turn_with_work_without() -> None:
+    slept: list[float] = []
+
+    found = after_wait(torch, 70_000.0, sleep=slept.append)
+
+    assert slept == [0.05] * 12  # longer waits are taken to cost no more
+    assert found["after_wait_us"] == 50_000.0
+    assert 0.0 < found["after_wait_ratio.low"] <= found["after_wait_ratio"] <= found["after_wait_ratio.high"]
+    assert found["after_wait_ratio.n"] == 12
+    assert after_wait(torch, 999.0) == after_wait(torch, math.nan) == {}

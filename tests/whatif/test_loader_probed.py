@@ -19,6 +19,7 @@ from perfnb.tables import conform
 from perfnb.whatif import step_model
 from perfnb.whatif.loader_foreign import Foreign, foreign_load
 from perfnb.whatif.loader_probed import ProbedLoader, probed_loader
+from perfnb.whatif.loader_sources import LOADER_ERROR
 
 predict, shadow = (partial(answer, draws=4) for answer in (step_model.predict, step_model.shadow))
 
@@ -125,7 +126,52 @@ def test_the_mean_is_the_runs_where_it_has_no_workers() -> None:
     assert after_ms(predict(run, {"num_workers": 1})) == pytest.approx(60, abs=0.01)
 
 
-@pytest.mark.parametrize("batch", [50.0, 70.0])
+def test_batches_that_took_longer_in_the_run_than_in_the_probe_widen_the_interval_as_much() -> None:
+    answer = predict(probe([50.0] * 24).attach(recorded(60, 40)), {"num_workers": 2})
+
+    assert isinstance(answer, Prediction)
+    assert answer.after / MS == pytest.approx(40)
+    assert answer.high / answer.after == pytest.approx(math.exp(math.hypot(LOADER_ERROR, math.log(60 / 50))), rel=1e-6)
+    assert any("1.20 times as long in the run" in text for text in answer.assumptions)
+
+
+COLD = {"after_wait_ratio": 1.1, "after_wait_us": 20 * MS}
+
+
+@pytest.mark.parametrize(
+    ("changes", "loop", "expected"),
+    [
+        ({"num_workers": 2}, 22, 20),  # nobody waits any more, so what took 22 after each wait takes 22 / 1.1
+        ({"num_workers": 1}, 11, 20),  # a worker needs 20, which the loop, of 10.5 after a wait of 10, still waits for
+        ({"cache_samples": "memory"}, 22, 20),
+    ],
+)
+def test_work_after_a_wait_is_faster_where_the_wait_goes(changes: dict[str, Any], loop: float, expected: float) -> None:
+    run = probe([20.0] * 24, is_random=0.0, set_bytes=8.0, **COLD).attach(recorded(20, loop))
+
+    answer = predict(run, changes)
+
+    assert after_ms(answer) == pytest.approx(expected, rel=0.01)
+    assert isinstance(answer, Prediction)
+    assert any("right after a wait for data takes 1.10 times as long" in text for text in answer.assumptions)
+
+
+def test_work_is_slower_where_a_wait_comes() -> None:
+    run = probe([40.0] * 24, **{**COLD, "after_wait_us": 30 * MS}).attach(with_workers(2, data=0.001, loop=20))
+
+    answers = [predict(run, {"num_workers": workers}) for workers in (1, 0)]
+
+    # one worker delivers every 40, whatever the loop takes; without any it waits 40 and then works for 22
+    assert [after_ms(answer) for answer in answers] == pytest.approx([40, 62], rel=1e-3)
+
+
+def test_work_that_does_not_slow_down_after_waits_is_as_recorded() -> None:
+    run = probe([20.0] * 24, after_wait_ratio=0.97, after_wait_us=20 * MS).attach(recorded(20, 22))
+
+    assert after_ms(predict(run, {"num_workers": 2})) == pytest.approx(22)
+
+
+@pytest.mark.parametrize("batch", [44.0, 81.0])
 def test_a_probe_of_other_batches_than_the_runs_is_refused(batch: float) -> None:
     answer = predict(probe([batch] * 24).attach(recorded(60, 40)), {"num_workers": 2})
 
@@ -347,13 +393,13 @@ def test_starting_workers_counts_where_epochs_are_short() -> None:
 
 def test_workers_that_are_kept_save_their_start() -> None:
     costs = {"fork_us": 10 * MS, "init_us": 30 * MS}
-    run = probe([60.0] * 24, **costs).attach(with_workers(2, data=22, loop=80, steps=25, epoch=5))
+    run = probe([60.0] * 24, **costs).attach(with_workers(2, data=100 * STARTS, loop=80, steps=25, epoch=5))
 
     answer = predict(run, {"persistent_workers": True})
 
     assert after_ms(answer) == pytest.approx(80 + 60 * STARTS)
     assert isinstance(answer, Prediction)
-    assert answer.verdict == "faster"
+    assert answer.before / MS == pytest.approx(80 + 100 * STARTS)
 
 
 @pytest.mark.parametrize(

@@ -328,10 +328,10 @@ UNKNOWN: Sequence[tuple[str, Run, Mapping[str, Any], Mapping[str, Any], str]] = 
     ),
     (
         "time in the run queue",
-        recorded({"data": (0.0, 40.0), "forward": (40.0, 0.0, 20.0)}),
+        recorded({"data": (0.0, 40.0), "forward": (35.0, 0.0, 25.0)}),
         {"num_workers": 2},
         {},
-        "for the unchanged step of 100.0 ms (-20%)",
+        "for the unchanged step of 100.0 ms (-25%)",
     ),
 )
 
@@ -374,3 +374,14 @@ def test_steps_that_vary_for_other_reasons_are_named() -> None:
 
     assert isinstance(answer, Unknown)
     assert "steps 5, 9 stand out" in answer.reason
+
+
+def test_what_the_model_misses_of_the_unchanged_step_stays_in_proportion() -> None:
+    run = recorded({"data": (0.0, 40.0), "forward": (50.0, 0.0, 10.0)})  # 10 of 100 in the run queue
+
+    answer = predict(run, {"num_workers": 2}, CONFIG)
+
+    # 50 of the 90 that the model has of the step are left, so 50 / 90 of the recorded 100
+    assert isinstance(answer, Prediction)
+    assert answer.after / MS == pytest.approx(100 * 50 / 90)
+    assert answer.spread > 0.1
