@@ -133,6 +133,8 @@ _SUMMARY: Final[Sequence[tuple[str, Callable[[Mapping[Any, Any]], str]]]] = (
     ("median", lambda row: percent(row["median"])),
     ("p90", lambda row: percent(row["p90"])),
     ("max", lambda row: percent(row["max"])),
+    ("ratio: median, p90", lambda row: f"{percent(row['ratio_median'])}, {percent(row['ratio_p90'])}"),
+    ("repeat: median, p90", lambda row: f"{percent(row['repeat_median'])}, {percent(row['repeat_p90'])}"),
     (
         "covered (95 % interval)",
         lambda row: f"{percent(row['coverage'])} ({percent(row['coverage_low'])} to {percent(row['coverage_high'])})",
@@ -156,7 +158,10 @@ def _overall(rows: pd.DataFrame) -> str:
     if found.empty:
         return ""
     notes = (
-        "\nWidth: of the 80 % interval, as a share of the predicted step. Sign errors: of changes that moved the step by more "
+        "\nRatio: the error of after over before, both sides run in turn, so that a machine that got faster or slower since the "
+        "recording does not count. Repeat: how far the recorded step was from that of the same training, unchanged, run again "
+        "between the runs with the change; that noise is in every error of a step. "
+        "Width: of the 80 % interval, as a share of the predicted step. Sign errors: of changes that moved the step by more "
         "than 2 % and the noise. Error of the gain: median of abs(predicted gain / measured gain - 1) where the speed-up was "
         "beyond 5 %, since changes without effect flatter the error of the step.\n"
     )

@@ -24,6 +24,8 @@ def summary(rows: pd.DataFrame) -> dict[str, Any]:
     """The figures of a set of pairs; shares of the measured step unless said, NaN where there is nothing to make them of."""
     good = rows[is_scored(rows)]
     error = (good["after"] / good["actual"] - 1.0).abs()
+    ratio = (good["after"] / good["before"] / (good["actual"] / good["actual_before"]) - 1.0).abs()
+    repeated = (good["before"] / good["actual_before"] - 1.0).abs()
     inside = good["inside"].dropna().astype(bool)
     signs = good["sign_ok"].dropna().astype(bool)
     refused = rows[rows["refused"].ne("")]
@@ -37,6 +39,10 @@ def summary(rows: pd.DataFrame) -> dict[str, Any]:
         "median": _quantile(error, 0.5),
         "p90": _quantile(error, 0.9),
         "max": _quantile(error, 1.0),
+        "ratio_median": _quantile(ratio, 0.5),
+        "ratio_p90": _quantile(ratio, 0.9),
+        "repeat_median": _quantile(repeated, 0.5),
+        "repeat_p90": _quantile(repeated, 0.9),
         "coverage": float(inside.mean()) if len(inside) else math.nan,
         "coverage_low": low,
         "coverage_high": high,
@@ -194,6 +200,11 @@ def headline(rows: pd.DataFrame) -> str:
     regret = regrets(rows)["regret_share"]
     if len(regret):
         lines.append(f"regret of the top suggestion, {len(regret)} trainings: mean {regret.mean():.1%}, max {regret.max():.1%}")
+    quiet = found.iloc[0]
+    lines.append(
+        f"quiet pairs, after over before: median {_percent(quiet['ratio_median'])}, p90 {_percent(quiet['ratio_p90'])}; the same "
+        f"training run again unchanged differed by {_percent(quiet['repeat_median'])}, p90 {_percent(quiet['repeat_p90'])}"
+    )
     lines.append("baselines on the same pairs (median, p90; the models' own beside):")
     lines += [
         f"  {row['baseline']:10} {row['pairs']:3} pairs {_percent(row['median']):>7} {_percent(row['p90']):>7}"

@@ -46,6 +46,13 @@ def batch_size(model: StepModel, change: Change) -> StepModel | Unknown:
     return _grown(edited, change.knob, f"{change}", found.factor)
 
 
+_ADDED: Final = Estimate(0.5, 0.0, 0.8)
+"""Of an update, what adding the gradients of one more micro-batch takes: it reads two numbers per parameter and writes one, where
+SGD with momentum reads three and writes two (3 / 5), Adam four and three (3 / 7); nothing where caches hold them. A prior."""
+
+_ADDING_TEXT: Final = "adding gradients of one more micro-batch takes half of an update (none to 0.8): a prior"
+
+
 @transform("gradient_accumulation_steps", model="accumulation", error=ACCUMULATION_ERROR, needs=("steps",))
 def gradient_accumulation_steps(model: StepModel, change: Change) -> StepModel | Unknown:
     """Micro-batches per update: forward, backward and loading as often, the optimizer once."""
@@ -63,7 +70,13 @@ def gradient_accumulation_steps(model: StepModel, change: Change) -> StepModel |
     edited = exchanged.with_samples(change.knob, times).with_error("accumulation", ACCUMULATION_ERROR, text)
     if not model.measured.is_device_job:
         missing = phases_us(model, *COMPUTE, "optimizer")
-        return missing if isinstance(missing, Unknown) else _grown(edited, change.knob, "", Estimate.exactly(times))
+        if isinstance(missing, Unknown):
+            return missing
+        # beside the update, which is as long: neither grows with the batch
+        adding = PhaseEdit(("optimizer",), factor_of("adding gradients"))
+        edited = edited.with_phase_edit("adding gradients", adding, _adding(now, after))
+        edited = edited.with_error("accumulation", 0.0, _ADDING_TEXT)
+        return _grown(edited, change.knob, "", Estimate.exactly(times))
     for rank in model.measured.ranks:
         once = launched_in(model, rank, OPTIMIZER)
         if isinstance(once, Unknown):
@@ -73,6 +86,12 @@ def gradient_accumulation_steps(model: StepModel, change: Change) -> StepModel |
     loading = MappingProxyType({knob: each for knob, each in edited.loading.items() if knob != change.knob})
     edited = replace(edited, repeats=repeats, loading=loading, is_replayed=True)
     return edited.with_error("trace_replay", 0.0, GPU)
+
+
+def _adding(now: int, after: int) -> Estimate:
+    """What an update and adding the gradients of each further micro-batch take, over what both take now."""
+    factors = [(1.0 + (after - 1) * share) / (1.0 + (now - 1) * share) for share in (_ADDED.value, _ADDED.low, _ADDED.high)]
+    return Estimate(factors[0], min(factors), max(factors))
 
 
 def _grown(model: StepModel, knob: str, key: str, factor: Estimate) -> StepModel | Unknown:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Edit = Callable[["StepModel", Change], "StepModel | Unknown"]
 
 
-VERSIONS: Final = MappingProxyType({"precision": 2, "memory_format": 2, "part": 2})
+VERSIONS: Final = MappingProxyType({"precision": 2, "memory_format": 2, "part": 2, "accumulation": 2})
 """Version of each model that was changed after its first outcomes: a track record counts for one version; all others are 1."""
 
 
