@@ -32,7 +32,7 @@ RUN_STEPS: Final = 90
 STEPS: Final = 56
 """Of each block; five and the last are not steady, 50 remain."""
 
-ROUNDS: Final = 4
+ROUNDS: Final = 3
 RANKS_TRACED_STEPS: Final = 3
 SIZES: Final = (0.5, 0.75)
 """Of the batch size: runs at further sizes that are made before a change of it is predicted."""

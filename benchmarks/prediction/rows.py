@@ -101,7 +101,7 @@ def calibrated_without_own_workload(rows: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     rows
-        Of both sets. Pairs of development calibrate too.
+        Of both sets; those of development, on which the models were looked at and whose models may be older, calibrate nothing.
 
     Returns
     -------
@@ -110,8 +110,9 @@ def calibrated_without_own_workload(rows: pd.DataFrame) -> pd.DataFrame:
         pairs but those of the same workload.
     """
     made = []
+    record = rows[rows["split"].eq("scored")]
     for workload, own in rows[is_scored(rows)].groupby("workload"):
-        known = calibration(rows[rows["workload"].ne(workload)].assign(is_own=False))
+        known = calibration(record[record["workload"].ne(workload)].assign(is_own=False))
         for row in own.to_dict("records"):
             found = known.interval(row["simulated"], row["spread"], row["spread"], model=row["model"], knob=row["knobs"])
             if found.basis == "prior":  # its two sides may differ, which the ledger does not hold
@@ -123,18 +124,19 @@ def calibrated_without_own_workload(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_shipped(path: Path, rows: pd.DataFrame, about: Mapping[str, Any]) -> None:
-    """Write the track record that perfnb ships: of both sets, every prediction whose outcome counts and whose machine was quiet.
+    """Write the track record that perfnb ships: of the scored set, every prediction that counts and whose machine was quiet.
 
     The page that says how right perfnb is calibrates without the workload that it scores; a user's jobs are other workloads
     than all of these.
     """
     told = (
-        "Outcomes of predictions made before the change was tried: benchmarks/prediction, development and scored workloads.\n"
+        "Outcomes of predictions made before the change was tried: benchmarks/prediction, scored workloads.\n"
         f"Recorded {', '.join(about['dates'])}, commit {', '.join(about['commits'])}, on a CPU.\n"
         "How right they were: docs/accuracy.md."
     )
     part = path.with_name(f".{path.name}.part")
-    part.write_text(as_csv(rows[is_scored(rows) & rows["is_quiet"].astype(bool)].assign(is_own=False), told), encoding="utf-8")
+    shipped = rows[is_scored(rows) & rows["is_quiet"].astype(bool) & rows["split"].eq("scored")]
+    part.write_text(as_csv(shipped.assign(is_own=False), told), encoding="utf-8")
     part.replace(path)
 
 

@@ -27,7 +27,9 @@ _ROOT: Final = Path(__file__).parents[2]
 _FILTERS: Final = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 4, "pb": 0}]  # text: smallest so
 
 
-def run(wanted: Sequence[PairCase], out: Path, *, resume: bool = False, rounds: int = 3, until: float | None = None) -> int:
+def run(
+    wanted: Sequence[PairCase], out: Path, *, resume: bool = False, rounds: int | None = None, until: float | None = None
+) -> int:
     """Run pairs and store each as it ends.
 
     Parameters
@@ -86,7 +88,7 @@ def failed_path(case: PairCase, out: Path) -> Path:
     return out / f"{case.id}{FAILED}"
 
 
-def _run_one(case: PairCase, out: Path, place: Path, rounds: int) -> None:
+def _run_one(case: PairCase, out: Path, place: Path, rounds: int | None) -> None:
     """In a process of its own: measure a pair, and store it or why it could not run."""
     from benchmarks.prediction.measure import measure  # noqa: PLC0415 - the process that lists pairs needs no torch
 
@@ -95,7 +97,7 @@ def _run_one(case: PairCase, out: Path, place: Path, rounds: int) -> None:
     try:
         os.chdir(place)
         multiprocessing.set_start_method("fork", force=True)  # as in a user's script; a fork server's child inherits its own
-        told = measure(case, place, out, rounds=rounds)
+        told = measure(case, place, out, **({} if rounds is None else {"rounds": rounds}))
         told["provenance"] = {**provenance(time.monotonic() - started), "program": PROGRAM}
         write_whole(path_of(case, out), lzma.compress(_text(told), format=lzma.FORMAT_XZ, filters=_FILTERS))
         failed_path(case, out).unlink(missing_ok=True)

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from perfnb.whatif.model import StepModel
 
 LOADER_ERROR: Final = 0.10  # a prior (whatif contract, section 7)
-HAND_OVER_US: Final = Estimate(0.0, 0.0, 2000.0)
-"""Taking a batch from a worker, which only a probe of the loader tells; 2 ms was the least on one virtual machine (whatif
-contract, section 4.3), so the high end of the interval allows for it."""
+HAND_OVER_US: Final = 2000.0
+"""Taking a batch from a worker, which only a probe of the loader tells: nothing, or in the high end of the interval so much, the
+least on one virtual machine (whatif contract, section 4.3)."""
+
+QUICK_US: Final = 5000.0
+"""Where making a batch takes less, the high end is what making it takes: it may be copying alone, as handing over is."""
 
 _ALL_RANKS: Final = "traces of all ranks"
 _FEW_NAMED: Final = 5
@@ -48,7 +51,7 @@ def with_batches(model: StepModel) -> StepModel | Unknown:
             return _beyond_recorded(model, probe)
         if has_probe(model.run):
             return probe
-        model = model.with_estimates(get_us=HAND_OVER_US)
+        model = model.with_estimates(get_us=_hand_over(model))
     else:
         fitted = _with_probe(model, probe)
         if isinstance(fitted, Unknown):
@@ -69,7 +72,8 @@ def worker_texts(model: StepModel) -> tuple[str, ...]:
     texts = [
         "batches take a worker as long as the probe found, and handing them over costs what it costs on this machine"
         if probed
-        else "a batch takes a worker as long as it took the training loop; handing it over costs nothing, or in the high end 2 ms"
+        else "a batch takes a worker as long as it took the training loop; handing it over costs nothing, or in the high end "
+        f"{model.estimates['get_us'].high / 1e3:.3g} ms"
     ]
     if not probed:
         texts.append("memory is not checked")
@@ -80,6 +84,13 @@ def worker_texts(model: StepModel) -> tuple[str, ...]:
     if len(model.measured.ranks) > 1:
         texts.append("collectives keep their recorded time")
     return tuple(texts)
+
+
+def _hand_over(model: StepModel) -> Estimate:
+    """What taking a batch from a worker costs where no probe tells."""
+    made = [each.total_us for rank in model.measured.ranks for step in rank.batches for each in step if each.total_us > 0.0]
+    mean = float(np.mean(made)) if made else 0.0
+    return Estimate(0.0, 0.0, max(mean, HAND_OVER_US) if mean < QUICK_US else HAND_OVER_US)
 
 
 def _beyond_recorded(model: StepModel, lacking: Unknown) -> Unknown:
@@ -109,7 +120,7 @@ def _with_probe(model: StepModel, probe: ProbedLoader) -> StepModel | Unknown:
     loader = replace(model.loader, probe=probe, scale=MappingProxyType(scale), micro_batches=parts)
     model = replace(model, loader=loader)
     known = {name: probe.estimate(name) for name in ("get_us", "put_us")}
-    found = {name: estimate for name, estimate in known.items() if estimate is not None} or {"get_us": HAND_OVER_US}
+    found = {name: estimate for name, estimate in known.items() if estimate is not None} or {"get_us": _hand_over(model)}
     cold = probe.estimate("after_wait_ratio")
     if cold is not None and cold.value > 1.0:
         found[AFTER_WAIT] = Estimate(cold.value, max(cold.low, 1.0), cold.high)

@@ -201,7 +201,7 @@ def test_a_folder_that_grew_too_large_is_named_with_its_size_and_what_is_allowed
         with (tmp_path / name / "a").open("wb") as file:
             file.truncate(size)  # sparse: it takes no room
 
-    assert limits.exceeded(tmp_path) == ["prediction: 1,500,001 bytes, 1,500,000 allowed"]
+    assert limits.exceeded(tmp_path) == ["prediction: 2,600,001 bytes, 2,600,000 allowed"]
 
 
 @pytest.mark.torch

@@ -385,3 +385,14 @@ def test_what_the_model_misses_of_the_unchanged_step_stays_in_proportion() -> No
     assert isinstance(answer, Prediction)
     assert answer.after / MS == pytest.approx(100 * 50 / 90)
     assert answer.spread > 0.1
+
+
+def test_handing_over_batches_that_are_quick_to_make_may_cost_what_making_them_does() -> None:
+    quick = predict(recorded({"data": (0.0, 4.0), "forward": (6.0, 0.0)}), {"num_workers": 2}, CONFIG)
+
+    # 6 of computing, and in the high end the 4 that a batch takes: so that no gain is promised
+    assert isinstance(quick, Prediction)
+    assert quick.after / MS == pytest.approx(6)
+    assert quick.high / MS > 10
+    assert quick.verdict == "no effect expected"
+    assert any("or in the high end 4 ms" in text for text in quick.assumptions)
