@@ -151,7 +151,7 @@ def _short_blocks(cell: WatchedCell, reason: str) -> list[Block]:
 def _lines(cell: WatchedCell, noise: str, suggestions: Sequence[Suggestion]) -> Sequence[Line]:
     noisy = [Line("host", noise)] if noise else []
     memory = [] if cell.is_out_of_memory else memory_lines(cell.run)
-    commands = ["%perfnb_whatif", "%perfnb_explore", *(f"%perfnb_apply {each.fix}" for each in suggestions[:1] if each.changes)]
+    commands = ["%perfnb_whatif", "%perfnb_explore", *(["%perfnb_apply"] if suggestions else [])]
     return [*noisy, *memory, *unseen_lines(cell), Line("next", "    ".join(commands)), watched_line(cell)]
 
 

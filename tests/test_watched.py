@@ -63,7 +63,7 @@ def test_a_cell_that_trained_gets_the_card_with_what_was_watched_and_at_what_cos
 
     assert lines[0].startswith("perfnb  [!] Preparing samples on the CPU takes 60 % of each step")
     assert "watched 60 steps in 4.3 s, cost of watching 0.30 % (calibrated), torch 2.13.0, 1 x H200" in lines
-    assert "next    %perfnb_whatif    %perfnb_explore    %perfnb_apply add_workers" in lines
+    assert "next    %perfnb_whatif    %perfnb_explore    %perfnb_apply" in lines
 
 
 def test_the_diagnosis_and_the_suggestions_are_handed_on() -> None:

@@ -73,7 +73,7 @@ def worker_texts(model: StepModel) -> tuple[str, ...]:
         "batches take a worker as long as the probe found, and handing them over costs what it costs on this machine"
         if probed
         else "a batch takes a worker as long as it took the training loop; handing it over costs nothing, or in the high end "
-        f"{model.estimates['get_us'].high / 1e3:.3g} ms"
+        f"{model.estimates.get('get_us', _hand_over(model)).high / 1e3:.3g} ms"
     ]
     if not probed:
         texts.append("memory is not checked")

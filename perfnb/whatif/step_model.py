@@ -256,7 +256,7 @@ def _predicted(
     down, up = half_widths(model, rows, simulated)
     shared = (draws_half_width(drawn), *errors, self_error)
     down, up = spread(*shared, down), spread(*shared, up)
-    name = model_names(model.errors)
+    name = model_names(_recorded_as(model))
     knob = "+".join(sorted(change.knob for change in changes))
     after = simulated * before / unchanged  # what the model misses of the unchanged step is taken to stay in proportion
     before, after = before / per_step, after / (per_step * (model.samples_ratio if metric == "sample_us" else 1.0))
@@ -264,6 +264,12 @@ def _predicted(
     assumptions = (_rests_on(model), *idle, *model.assumptions)
     width, uncalibrated = (down + up) / 2.0, None if found.after == after else after
     return Prediction(metric, before, found.after, found.low, found.high, found.basis, assumptions, name, width, uncalibrated)
+
+
+def _recorded_as(model: StepModel) -> set[str]:
+    """Models by which a track record counts: what is right of a loader that was probed says nothing of one that was not."""
+    unprobed = {"loader_queue"} if model.loader.probe is None else set()
+    return {f"{each}_unprobed" if each in unprobed else each for each in model.errors}
 
 
 def _unchanged_us(model: StepModel) -> float:

@@ -276,6 +276,7 @@ def test_what_perfnb_ships_are_the_pairs_that_count(root: Path) -> None:
     shipped = set(shipped_ledger().rows["prediction_id"])
     table_ = read_rows(root / STORED / TABLE)
     good = table_[table_["refused"].eq("") & table_["void"].eq("") & table_["actual"].notna() & table_["is_quiet"]]
+    good = good[good["split"].eq("scored")]
 
     assert SHIPPED.name == "outcomes.csv"
     assert shipped == set(good["prediction_id"])

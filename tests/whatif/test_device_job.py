@@ -61,7 +61,7 @@ def test_workers_leave_the_hosts_own_work_a_little_slower() -> None:
     answer = predicted(predict(job(), {"num_workers": 2}, CONFIG))
 
     assert answer.after == pytest.approx(600 * 1.08)
-    assert answer.model == "loader_queue 1 + trace_replay 1"
+    assert answer.model == "loader_queue_unprobed 1 + trace_replay 1"
     assert math.log(answer.high / answer.after) == pytest.approx(
         math.hypot(0.1, math.log(1.16 / 1.08), math.log((600 * 1.08 + 2000) / (600 * 1.08)))  # 2 ms for taking a batch
     )

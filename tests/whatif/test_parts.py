@@ -265,4 +265,4 @@ def test_parts_and_other_changes_are_one_simulation() -> None:
 
     assert both.before / MS == pytest.approx(150.0)
     assert both.after / MS == pytest.approx(70.0)
-    assert both.model == "loader_queue 1 + part 2"
+    assert both.model == "loader_queue_unprobed 1 + part 2"

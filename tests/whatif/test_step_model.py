@@ -99,7 +99,7 @@ def test_the_interval_is_the_models_error_where_nothing_varies_and_2_ms_for_taki
 
     assert answer.low == pytest.approx(40 * MS * math.exp(-0.1))
     assert answer.high == pytest.approx(40 * MS * math.exp(math.hypot(0.1, math.log(42 / 40))))
-    assert (answer.basis, answer.model) == ("prior", "loader_queue 1")
+    assert (answer.basis, answer.model) == ("prior", "loader_queue_unprobed 1")
 
 
 @pytest.mark.parametrize(("cores", "expected"), [(1, 100), (2, 60), (4, 40)])
@@ -254,7 +254,7 @@ def test_a_value_that_the_config_has_already_is_named() -> None:
 
 
 def test_a_track_record_moves_the_interval_and_names_itself() -> None:
-    pairs = tuple(Pair("loader_queue 1", "num_workers", f"job {number % 5}", 1, number - 2.0) for number in range(10))
+    pairs = tuple(Pair("loader_queue_unprobed 1", "num_workers", f"job {number % 5}", 1, number - 2.0) for number in range(10))
 
     answer = predicted(predict(recorded(WAITING), {"num_workers": 2}, CONFIG, calibration=Calibration(pairs)))
 
@@ -267,7 +267,7 @@ def test_a_track_record_moves_the_interval_and_names_itself() -> None:
 
 
 def test_thirty_pairs_move_the_value_and_what_the_models_gave_is_kept() -> None:
-    pairs = tuple(Pair("loader_queue 1", "num_workers", f"job {number % 6}", 1, 1.0) for number in range(30))
+    pairs = tuple(Pair("loader_queue_unprobed 1", "num_workers", f"job {number % 6}", 1, 1.0) for number in range(30))
 
     answer = predicted(predict(recorded(WAITING), {"num_workers": 2}, CONFIG, calibration=Calibration(pairs)))
 
