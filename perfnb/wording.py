@@ -40,25 +40,16 @@ def predicted(answer: Prediction | Unknown) -> str:
     '71.0 -> 38.0 ms per step (31.0-47.0 ms, 80 %), 1.87x, basis: prior'
     >>> predicted(Unknown("no steps were recorded", "a trace with prof.step()"))
     'Unknown: no steps were recorded. Needs: a trace with prof.step()'
-    >>> predicted(Prediction("memory_bytes", 2 << 30, 1 << 30, 1 << 29, 3 << 29, "prior"))
-    'peak memory 2.00 GiB -> 1.00 GiB (512 MiB to 1.50 GiB, 80 %), basis: prior'
     """
     if isinstance(answer, Unknown):
         return f"Unknown: {_sentence(answer.reason)} Needs: {answer.needs or text.NOTHING}"
-    if answer.metric == "memory_bytes":
-        return _predicted_memory(answer)
+    if answer.metric == "memory_bytes" and answer.memory is not None:
+        return answer.memory.words
     interval = f"{text.duration_range(answer.low, answer.high)}, 80 %"
     line = f"{text.duration_change(answer.before, answer.after)} per {answer.per} ({interval})"
     if answer.verdict == "no effect expected":
         return f"no effect expected: {line}, basis: {answer.basis}"
     return f"{line}, {text.speedup(answer.speedup)}, basis: {answer.basis}"
-
-
-def _predicted_memory(answer: Prediction) -> str:
-    if answer.memory is not None:
-        return answer.memory.words
-    before, after, low, high = (text.byte_size(each) for each in (answer.before, answer.after, answer.low, answer.high))
-    return f"peak memory {before} -> {after} ({low} to {high}, 80 %), basis: {answer.basis}"
 
 
 def changed(changes: Sequence[Change]) -> str:

@@ -35,7 +35,7 @@ from perfnb.verify import verify
 
 CHANGE = Change("num_workers", 0, 4)
 PREDICTION = Prediction(
-    "step_us", before=100.0, after=60.0, low=55.0, high=66.0, basis="prior", model="loader_queue 1", spread=0.1
+    "step_us", before=100.0, after=60.0, low=55.0, high=66.0, basis="prior", model="loader_queue_unprobed 1", spread=0.1
 )
 REFUSAL = Unknown("the run loaded with 2 workers", "a probe")
 
@@ -71,7 +71,7 @@ def test_a_prediction_and_its_outcome_are_one_row(tmp_path: Path) -> None:
     number = recorded(tmp_path, 62.0, workload="resnet50 on imagenet")
 
     (row,) = own_rows(tmp_path).to_dict(orient="records")
-    assert (row["prediction_id"], row["model"], row["knobs"]) == (number, "loader_queue 1", "num_workers")
+    assert (row["prediction_id"], row["model"], row["knobs"]) == (number, "loader_queue_unprobed 1", "num_workers")
     assert json.loads(row["changes"]) == [{"knob": "num_workers", "before": 0, "after": 4}]
     assert (row["before"], row["after"], row["low"], row["high"], row["simulated"]) == (100.0, 60.0, 55.0, 66.0, 60.0)
     assert (row["actual_before"], row["actual"], row["steps_after"]) == (100.0, 62.0, 34)
@@ -351,11 +351,11 @@ def ten_pairs(folder: Path) -> None:
 def test_ten_of_the_users_own_pairs_calibrate(tmp_path: Path) -> None:
     ten_pairs(tmp_path)
 
-    found = own_calibration(tmp_path).interval(100.0, 0.1, 0.1, model="loader_queue 1", knob="num_workers")
+    found = own_calibration(tmp_path).interval(100.0, 0.1, 0.1, model="loader_queue_unprobed 1", knob="num_workers")
 
     # ratios -2 ... 7, w = .1: 100 exp(-.2) and 100 exp(.7)
     assert (found.after, found.low, found.high) == pytest.approx((100.0, 81.87, 201.38), abs=0.01)
-    assert found.basis == "calibrated on 10 pairs (3 workloads, 10 here; loader_queue 1, num_workers)"
+    assert found.basis == "calibrated on 10 pairs (3 workloads, 10 here; loader_queue_unprobed 1, num_workers)"
 
 
 def test_what_is_asked_on_the_command_line_rests_on_the_users_record(
@@ -443,10 +443,10 @@ def test_the_command_line_tells_pairs_refusals_and_what_was_skipped(tmp_path: Pa
     printed = answer("accuracy", "--folder", tmp_path)
     told = json.loads(answer("accuracy", "--folder", tmp_path, "--json"))
 
-    assert "loader_queue 1  num_workers" in printed
+    assert "loader_queue_unprobed 1  num_workers" in printed
     assert "bad.jsonl: 1 line skipped" in printed
-    (row,) = told["rows"]
-    assert (row["n"], row["refusals"]) == (1, 1)
+    rows = {row["model"]: (row["n"], row["refusals"]) for row in told["rows"]}
+    assert rows == {"loader_queue_unprobed 1": (1, 0), "loader_queue 1": (0, 1)}  # which it was a refusal does not tell
     assert len(told["notes"]) == 1
 
 

@@ -18,7 +18,7 @@ import perfnb
 from perfnb.document import Bundle, bundle
 from perfnb.findings import Cleared, Diagnosis, Finding, NotMeasured
 from perfnb.fix import Suggestion
-from perfnb.prediction import Change, Prediction, Unknown
+from perfnb.prediction import Change, MemoryPart, Prediction, Unknown
 from perfnb.report import card, face, page
 from perfnb.run import Run
 from perfnb.verify import Outcome
@@ -275,3 +275,12 @@ def test_a_value_without_a_face_is_answered_with_those_that_have_one() -> None:
 def test_no_suggestion_says_so() -> None:
     assert face(()).plain.strip() == "no change is suggested"
     assert isinstance(bundle([]), Bundle)
+
+
+def test_a_prediction_of_memory_is_told_in_bytes_and_has_no_chart_of_times() -> None:
+    part = MemoryPart("allocated", 1 << 30, 2 << 30, 1 << 30, 3 << 30, 8 << 30, "B", "a replay")
+
+    shown = face(Prediction("memory_bytes", 1 << 30, 2 << 30, 1 << 30, 3 << 30, "prior", memory=part))
+
+    assert "peak allocated 1.00 GiB -> 2.00 GiB (1.00 GiB to 3.00 GiB, level B, a prior) of 8.00 GiB usable: fits" in shown.plain
+    assert "<img" not in shown.html
