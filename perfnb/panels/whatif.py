@@ -188,7 +188,8 @@ class WhatIfPanel(Panel):
             is_moving = draws == DRAWS_MOVING
             if is_moving:
                 self._settle_speed(time.perf_counter() - start)
-            made = {"result": self._result, "bars": self._bars, "outcome": lambda: list(self.message)}
+            made: dict[str, Callable[[], list[Block]]] = {"result": self._result, "bars": self._bars}
+            made["outcome"] = lambda: list(self.message)
             if not is_moving:  # the chart and what is assumed follow at rest: drawing them takes longer than the rest together
                 made |= {"header": self._header, "details": self._details}
             for name, blocks in made.items():
