@@ -30,6 +30,12 @@ def printed(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     return told.out
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of a known width: the last column of a table is wrapped to it."""
+    monkeypatch.setenv("COLUMNS", "120")
+
+
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A snapshot of one block and one failure, as JSON in torch's layout."""
