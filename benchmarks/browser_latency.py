@@ -53,19 +53,15 @@ for number in range({presses}):
 panel.reset_button.click()
 print(json.dumps(spent))"""
 
-# Each press: the first changes after it of the sentence, of the bars below it, and of the chart, which follows at rest.
+# Each press: the first changes after it of the sentence; the chart follows at rest, 300 ms later.
 WATCH: Final = """() => {
     window.moves = [];
     const sentence = document.querySelector('.jp-OutputArea [role="status"]').parentElement;
-    const chart = document.querySelector('.jp-OutputArea .vega-embed').parentElement;
-    const bars = chart.parentElement.children[[...chart.parentElement.children].indexOf(chart) - 1];
     const seen = name => () => {
         const move = window.moves[window.moves.length - 1];
         if (move && move[name] === undefined) move[name] = performance.now() - move.at;
     };
     new MutationObserver(seen('text')).observe(sentence, {subtree: true, childList: true, characterData: true});
-    new MutationObserver(seen('bars')).observe(bars, {subtree: true, childList: true, characterData: true});
-    new MutationObserver(seen('chart')).observe(chart, {subtree: true, childList: true, attributes: true});
     document.addEventListener('keydown', () => window.moves.push({at: performance.now()}), true);
 }"""
 
@@ -108,7 +104,7 @@ def _presses(page: Any, count: int) -> list[dict[str, float]]:
     for number in range(count):
         page.keyboard.press("ArrowRight" if number % 8 < 4 else "ArrowLeft")  # noqa: PLR2004 - up four, down four
         page.wait_for_timeout(900)  # past the answer at rest, which comes 300 ms after the move
-    return [move for move in page.evaluate("window.moves") if {"text", "bars", "chart"} <= set(move)]
+    return [move for move in page.evaluate("window.moves") if "text" in move]
 
 
 def _first_paint(page: Any) -> float:
@@ -122,13 +118,10 @@ def _first_paint(page: Any) -> float:
 
 
 def _print(kernel: list[float], moves: list[dict[str, float]], first: float) -> None:
-    whole = [max(move["text"], move["bars"]) for move in moves]
+    whole = [move["text"] for move in moves]
     rows = {
         "kernel: predict and send": kernel,
-        "browser: sentence repainted": [move["text"] for move in moves],
-        "browser: bars repainted": [move["bars"] for move in moves],
-        "slider to repainted preview": whole,
-        "slider to chart, drawn at rest": [move["chart"] for move in moves],
+        "slider to repainted sentence": whole,
         "of that outside the kernel": [each - statistics.median(kernel) for each in whole],
     }
     print(f"{'ms':<32}{'median':>9}{'p95':>9}{'n':>6}")
