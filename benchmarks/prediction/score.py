@@ -76,7 +76,7 @@ def overall(rows: pd.DataFrame) -> pd.DataFrame:
         ("scored, quiet machine, intervals calibrated on other workloads", _same_pairs(calibrated, scored[quiet])),
         ("scored, all", scored),
         ("scored, all, intervals calibrated on other workloads", _same_pairs(calibrated, scored)),
-        ("development (models were looked at on these)", rows[rows["split"].eq("development")]),
+        ("development (models were looked at on these and changed after)", rows[rows["split"].eq("development")]),
     ]
     return pd.DataFrame([{"set": name, **summary(own)} for name, own in made])
 

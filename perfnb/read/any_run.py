@@ -40,24 +40,9 @@ def read_any(path: str | PathLike[str], *more: str | PathLike[str]) -> Run:
 
 
 def read_run_or_log(path: str | PathLike[str], *more: str | PathLike[str]) -> Run:
-    """As `read_any`, or else a run of a log that a trainer wrote, which tells of losses where no trace is there.
+    """As `read_any`, or else a run of a log that a trainer wrote (`read_training_log`), which tells of losses where no trace is.
 
-    Parameters
-    ----------
-    path
-        File or folder.
-    *more
-        Further traces of the same job.
-
-    Returns
-    -------
-    Run
-        See `read_run`, `read_trace` and `read_training_log`.
-
-    Raises
-    ------
-    PerfnbError
-        If none of them can be read there.
+    What is wrong is said of the trace or recording, where there is one, else of the log.
     """
     try:
         return read_any(path, *more)

@@ -38,7 +38,7 @@ def model_constants(torch: Any, model: Any, batch: Any, cores: float, longest_s:
     cores
         That this process may use.
     longest_s
-        Seconds to take, roughly; passes of `longest_s / 6` or more leave only bfloat16 beside the plain one.
+        Seconds to take, roughly; passes of more than `longest_s / 12` leave only bfloat16 beside the plain one.
 
     Raises
     ------

@@ -246,7 +246,7 @@ def _predicted(
         reason = f"the model gives {unchanged / 1e3:.1f} ms for the unchanged step of {before / 1e3:.1f} ms ({self_error:+.0%})"
         return Unknown(reason, "a quieter run: time in the run queue is not modelled")
     simulated = simulated_step_us(model, rows, {})
-    if not simulated > 0.0:
+    if not min(simulated, unchanged) > 0.0:
         return Unknown("the changes leave no time in the step", "a run in which the parts of a step are told apart")
     ahead = model.workers * (model.loader.prefetch or DEFAULT_PREFETCH)
     drawn = [simulated_step_us(model, draw, {}) for draw in draw_rows(steps, draws, ahead=ahead, seed=seed).tolist()]
