@@ -29,7 +29,7 @@ def model() -> Any:
 @pytest.fixture(scope="module")
 def probe(model: Any) -> MachineProbe:
     found = probe_machine(
-        model, torch.zeros(4, 3, 8, 8), optimizer="AdamW", longest_s=0.5, quiet_s=0.1, only_when_quiet=False, progress=False
+        model, torch.zeros(4, 3, 8, 8), optimizer="AdamW", longest_s=4.0, quiet_s=0.1, only_when_quiet=False, progress=False
     )
     assert isinstance(found, MachineProbe)
     return found
@@ -117,7 +117,7 @@ def test_a_model_of_several_inputs_is_timed_by_name_and_by_place() -> None:
 def test_parameters_get_no_gradients_and_the_model_keeps_its_mode_and_layout(model: Any) -> None:
     model.eval()
 
-    found = model_constants(torch, model, torch.ones(4, 3, 8, 8), 2.0, 0.2)
+    found = model_constants(torch, model, torch.ones(4, 3, 8, 8), 2.0, 4.0)
 
     assert not model.training
     assert all(each.grad is None for each in model.parameters())
