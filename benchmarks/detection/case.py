@@ -91,6 +91,8 @@ class Fault:
         What its truth is a share of.
     workloads
         Names of workloads that it applies to; empty for all.
+    settings
+        Names of batch and loader settings that it applies to; empty for all.
     inject
         Made by the module that runs it; see there.
     seen_in_tables
@@ -108,6 +110,7 @@ class Fault:
     doses: Mapping[Split, tuple[Dose, ...]] = field(default_factory=lambda: BOTH)
     clock: Clock = "own"
     workloads: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
     seen_in_tables: bool = True
 
 

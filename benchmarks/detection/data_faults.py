@@ -129,6 +129,11 @@ def many_workers(plan: Plan, amount_s: float) -> Sides:
     return replace(slow, settings=many), replace(slow, settings=few)
 
 
+def worker_handover(plan: Plan, _: float) -> Sides:
+    """Nothing is added: two workers make batches that cost next to nothing, and the training waits for them all the same."""
+    return plan, removed(plan)
+
+
 def padded_text(plan: Plan, amount_share: float) -> Sides:
     """Every row padded to the longest of the data set: the true length of all but a few is shorter by this share."""
 
@@ -155,6 +160,9 @@ def padded_text(plan: Plan, amount_share: float) -> Sides:
 
 
 _BASE: Final = ("data_stall",)
+HANDOVER: Final = "worker_handover"
+"""The fault that every training with workers has here; where it is one, other cases of that training may show it too."""
+
 _TEXT: Final = ("gru_language_model", "small_transformer")
 
 
@@ -182,5 +190,6 @@ FAULTS: Final = (
         clock="wall",
         accepted=("data_stall", "slow_transform", "cpu_contention"),
     ),
+    _fault(HANDOVER, _BASE, worker_handover, doses=ONCE, settings=("workers",), accepted=("cpu_contention",)),
     _fault("padded_text", ("padding_waste",), padded_text, workloads=_TEXT, accepted=()),
 )

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from benchmarks.detection import controls, storage
 from benchmarks.detection.case import Case, Fault, Found, Row
+from benchmarks.detection.data_faults import HANDOVER
 from benchmarks.detection.run import KINDS, commit, module_of, run
 from benchmarks.detection.score import Said, Score, Share, counts, grouped, judged, median_and_p90, score
 from benchmarks.reading.tables import markdown
@@ -81,24 +82,24 @@ def scored(folder: Path) -> Scored:
     for path in sorted(folder.glob(f"*{storage.FAILED}")):
         told = json.loads(path.read_text(encoding="utf-8"))
         failed.append((Case.from_json(told["case"]), told["reason"]))
+    rows = tuple(_with_record_of_others(rows, faults))
+    return Scored(rows, _judged(rows, faults), tuple(failed), faults)
+
+
+def _judged(rows: Sequence[Row], faults: Mapping[str, Fault]) -> tuple[Said, ...]:
     accepted = {name: control.accepted for name, control in controls.BY_ID.items()}
-    rows = tuple(_with_record_of_others(rows, faults, accepted))
-    return Scored(rows, _judged(rows, faults, accepted), tuple(failed), faults)
-
-
-def _judged(rows: Sequence[Row], faults: Mapping[str, Fault], accepted: Mapping[str, Sequence[str]]) -> tuple[Said, ...]:
     counted = [row for row in rows if row.certified is None or row.certified["is_certified"]]
-    return tuple(each for row in counted for each in judged(row, faults, accepted))
+    labels = [(row.case, truth) for row in rows for truth in row.truths if truth.fault == HANDOVER]
+    stalled = {(case.workload, case.setting) for case, truth in labels if truth.label != "negative"}
+    return tuple(each for row in counted for each in judged(row, faults, accepted, stalled))
 
 
-def _with_record_of_others(
-    rows: Sequence[Row], faults: Mapping[str, Fault], accepted: Mapping[str, Sequence[str]]
-) -> Iterator[Row]:
+def _with_record_of_others(rows: Sequence[Row], faults: Mapping[str, Fault]) -> Iterator[Row]:
     """Rows whose confidences rest on the held-out runs of other workloads alone, so that none is judged by its own record.
 
     Without any record a confidence is half the probability that the loss is above its threshold, under every cap.
     """
-    said = [each for each in _judged(rows, faults, accepted) if each.case.split == "held_out"]
+    said = [each for each in _judged(rows, faults) if each.case.split == "held_out"]
     for row in rows:
         with track_record.counting(counts([each for each in said if each.case.workload != row.case.workload])):
             yield replace(row, found=tuple(replace(each, confidence=_with_record(each)) for each in row.found))

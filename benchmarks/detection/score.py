@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -17,6 +17,7 @@ AMBIENT_RUNQUEUE: Final = 0.05
 """Share of run-queue time in the blocks without a fault from which cpu_contention is true of the machine itself."""
 
 CONTENTION: Final = "cpu_contention"
+STALL: Final = "data_stall"
 Outcome = Literal["hit", "miss", "not measured", "quiet", "false alarm", "accepted", "between"]
 
 
@@ -90,18 +91,29 @@ class Said:
     true_lost_us: float = math.nan
 
 
-def judged(row: Row, faults: Mapping[str, Fault], accepted_in_control: Mapping[str, Sequence[str]]) -> list[Said]:
+def judged(
+    row: Row,
+    faults: Mapping[str, Fault],
+    accepted_in_control: Mapping[str, Sequence[str]],
+    stalled: Collection[tuple[str, str]] = (),
+) -> list[Said]:
     """What the detectors' words on one case are worth.
 
     A label is a hit if a detector that counts as its cause fired; one that is true besides is "accepted", neither right nor
     wrong; any other finding is a false alarm. Where a label's share is between the bounds, the findings of its own causes
-    are not judged.
+    are not judged. A training that waits for its data without any fault (its workload and setting are in `stalled`) may be
+    said to: that is neither right nor wrong there, and another finding counts as the first.
     """
     labels = [(faults[truth.fault], truth) for truth in row.truths]
     accepted = {name for fault, _ in labels for name in fault.accepted} | set(accepted_in_control.get(row.case.control, ()))
     if row.seen.get("runqueue_share", 0.0) >= AMBIENT_RUNQUEUE:
         accepted.add(CONTENTION)
-    named = [each for each in row.found if each.detector != CONTENTION or CONTENTION not in accepted]
+    ambient = {CONTENTION} & accepted
+    says_it = any(STALL in (*fault.expects, *fault.accepted) for fault, _ in labels)
+    if (row.case.workload, row.case.setting) in stalled and not says_it:
+        ambient.add(STALL)
+    accepted |= ambient
+    named = [each for each in row.found if each.detector not in ambient]
     said = [_label(row, fault, truth, named[0] if named else None) for fault, truth in labels]
     hits = {each.found for each in said if each.found is not None and each.outcome == "hit"}
     right = {name for fault, truth in labels if truth.label == "positive" for name in fault.expects}

@@ -59,7 +59,7 @@ def cases(split: Split) -> Iterator[Case]:
     for workload in (each for each in WORKLOADS.values() if each.split == split):
         for setting in workload.settings:
             for fault in FAULTS:
-                if fault.workloads and workload.name not in fault.workloads:
+                if workload.name not in (fault.workloads or (workload.name,)) or setting not in (fault.settings or (setting,)):
                     continue
                 if fault.clock == "memory" and setting != "alone":  # takes half a minute, and workers change nothing
                     continue

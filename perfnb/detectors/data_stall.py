@@ -14,7 +14,9 @@ from perfnb.detector import detector, example
     claims=STALL_PARTS,
     needs=("loader",),
     is_base=True,
-    injected_by="slow_item, cold_read, cold_first_third, heavy_transform, rare_slow_item, short_epochs, many_workers",
+    injected_by=(
+        "worker_handover, slow_item, cold_read, cold_first_third, heavy_transform, rare_slow_item, short_epochs, many_workers"
+    ),
     source="torch_tb_profiler 0.4.3 reports a DataLoader above 5 % of a step; TraceML warns from 10-20 %, gpuprof from 15-30 %",
     not_to_confuse_with=("python_overhead", "launch_overhead", "host_sync", "exposed_communication", "slow_rank"),
     examples=(

@@ -112,6 +112,22 @@ def test_contention_is_true_of_a_machine_that_is_busy_by_itself() -> None:
     assert [(hit.is_first, other.outcome) for hit, other in said] == [(False, "false alarm"), (True, "accepted")]
 
 
+def test_waiting_is_true_of_a_training_that_waits_for_its_workers_without_a_fault() -> None:
+    of = "gru_language_model", "alone"
+    other = row({"python_logging": 0.4}, found("data_stall", 0.3), found("python_overhead", 0.4))
+    own = row({"slow_item": 0.4}, found("data_stall", 0.3), found("slow_sample_read", 0.4))
+
+    said = {stalled: judged(other, FAULTS, ACCEPTED, stalled) for stalled in ((), (of,))}
+    slow = judged(own, FAULTS, ACCEPTED, (of,))
+
+    assert [(each.detector, each.outcome, each.is_first) for each in said[()]] == [
+        ("python_overhead", "hit", False),
+        ("data_stall", "false alarm", True),
+    ]
+    assert [(each.outcome, each.is_first) for each in said[(of,)]] == [("hit", True), ("accepted", True)]
+    assert [(each.outcome, each.is_first) for each in slow] == [("hit", False), ("accepted", True)]
+
+
 def test_scores_of_hand_made_results() -> None:
     rows = [
         row({"slow_item": 0.40}, found("slow_sample_read", 0.44, 0.9, width=0.05)),  # error .10, the interval holds it
