@@ -6,28 +6,16 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from perfnb.whatif.loader_uncrowded import NEXT, Delivery, Phases, uncrowded
 from perfnb.whatif.shared_cores import IDLE, Actor, Phase, run_actors
-
-Phases = Sequence[Phase]
-
-NEXT: Final[Phase] = ("next", 0.0)
-"""What a training loop written as a generator yields to take its next batch."""
 
 Consumer = Sequence[Phases] | Callable[[], Actor]
 """Phases of the training loop per step, which repeat from the start; or what makes it as a generator."""
 
 MEASURED_STEPS: Final = 64  # whatif contract, section 4
 FIRST_MEASURED_STEP: Final = 8
-
-
-class Delivery(NamedTuple):
-    """One entry per step: when its batch came, when the step ended, how long the loop waited for the batch."""
-
-    delivered_us: list[float]
-    end_us: list[float]
-    wait_us: list[float]
 
 
 def simulate(
@@ -78,12 +66,13 @@ def simulate(
     >>> simulate([[("wait", 40)]] * 4, [[("wait", 30)]], workers=2).delivered_us
     [40.0, 70.0, 100.0, 130.0]
     """
+    loop = _loop(consumer, len(batches))
+    costs = {"fork_us": fork_us, "init_us": init_us, "get_us": get_us, "pin_us": pin_us}
+    if in_order and foreign + workers + (pin_us is not None) + threads <= cores:
+        takes_us = [sum([amount for _, amount in batch]) for batch in batches]
+        return uncrowded(takes_us, loop, workers=workers, prefetch=prefetch, **costs)
     loader = _Loader(batches, workers, prefetch, in_order=in_order, pinned=pin_us is not None)
-    actors = [loader.work(worker, init_us) for worker in range(workers)]
-    if pin_us is not None:
-        actors.append(loader.pin(pin_us))
-    actors.append(loader.train(_loop(consumer, len(batches)), fork_us, get_us))
-    run_actors(actors, loader.woken, cores=cores, foreign=foreign, threads=threads)
+    run_actors(loader.actors(loop, **costs), loader.woken, cores=cores, foreign=foreign, threads=threads)
     return loader.found
 
 
@@ -164,6 +153,11 @@ class _Loader:
         self._undelivered = [0] * workers
         self._turn = cycle(range(workers))
         self._stored: set[int] = set()
+
+    def actors(self, loop: Actor, *, fork_us: float, init_us: float, get_us: float, pin_us: float | None) -> list[Actor]:
+        """Everybody who runs, the training loop last."""
+        pinning = [] if pin_us is None else [self.pin(pin_us)]
+        return [*(self.work(worker, init_us) for worker in range(self.workers)), *pinning, self.train(loop, fork_us, get_us)]
 
     def work(self, worker: int, init_us: float) -> Actor:
         yield IDLE

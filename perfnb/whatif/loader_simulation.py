@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from perfnb.bootstrap import resamples
 from perfnb.whatif.cold_work import Cooling, cooling_loop
 from perfnb.whatif.loader_epochs import epoch_start_us
-from perfnb.whatif.loader_queue import Consumer, Phases, steady_spacings_us
+from perfnb.whatif.loader_queue import Consumer, steady_spacings_us
 from perfnb.whatif.loader_settings import DEFAULT_PREFETCH
+from perfnb.whatif.loader_uncrowded import Phases
+from perfnb.whatif.prepared import per_step
 from perfnb.whatif.rank_model import RankModel, Time
 
 if TYPE_CHECKING:
@@ -56,7 +58,8 @@ def loaded_steps_us(
     counts = [len(rank.batches[row]) for row in rows]
     source = _source(model, rank) if is_simulated and not model.is_cached else None
     if source is None:
-        batches = [_batch(model, rank, each, values) for row in rows for each in rank.batches[row]]
+        made = per_step(model, "batches", rank, values, lambda: _recorded_batches(model, rank, values))
+        batches = [each for row in rows for each in made[row]]
     else:
         if not callable(consumer) and loader.micro_batches > 1:
             counts = [loader.micro_batches] * len(counts)
@@ -86,17 +89,16 @@ def loaded_steps_us(
     )
     starts = [0, *accumulate(counts)][:-1]
     rounds = np.array(spacings).reshape(-1, sum(counts))
-    per_step: Floats = np.add.reduceat(rounds, starts, axis=1).ravel()
+    steps_us: Floats = np.add.reduceat(rounds, starts, axis=1).ravel()
     if workers and loader.starts_per_step:
-        per_step = per_step + loader.starts_per_step * epoch_start_us(model, rank, values, constants)
-    return per_step
+        steps_us = steps_us + loader.starts_per_step * epoch_start_us(model, rank, values, constants)
+    return steps_us
 
 
 def loading_us(model: StepModel, rank: RankModel, rows: Sequence[int], values: Mapping[str, float]) -> Floats:
     """Time of loading in each step where nothing of it overlaps with the training loop."""
-    return np.array(
-        [sum(amount for each in rank.batches[row] for _, amount in _batch(model, rank, each, values)) for row in rows]
-    )
+    made = per_step(model, "batches", rank, values, lambda: _recorded_batches(model, rank, values))
+    return np.array([sum(amount for batch in made[row] for _, amount in batch) for row in rows])
 
 
 def cooling_of(model: StepModel, values: Mapping[str, float]) -> Cooling | None:
@@ -117,6 +119,10 @@ def phases_of(time: Time, cpu_share: float) -> Phases:
     wait = time.wait_us + (1.0 - cpu_share) * time.unknown_us
     cpu = time.cpu_us + cpu_share * time.unknown_us
     return tuple((kind, amount) for kind, amount in (("wait", wait), ("cpu", cpu)) if amount > 0.0)
+
+
+def _recorded_batches(model: StepModel, rank: RankModel, values: Mapping[str, float]) -> list[list[Phases]]:
+    return [[_batch(model, rank, each, values) for each in step] for step in rank.batches]
 
 
 def _source(model: StepModel, rank: RankModel) -> ProbedLoader | None:

@@ -26,7 +26,7 @@ _NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 _measured_runs: WeakKeyDictionary[Run, Measured | Unknown] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class StepModel:
     """A step of a run: what was measured, and what changes made of it.
 

@@ -17,6 +17,7 @@ from perfnb.whatif.known_parts import part_share
 from perfnb.whatif.loader_queue import Consumer
 from perfnb.whatif.loader_simulation import cooling_of, loaded_steps_us, loading_us, phases_of, waited_us
 from perfnb.whatif.phase_work import edited_times
+from perfnb.whatif.prepared import per_step
 from perfnb.whatif.rank_model import RankModel, Time
 from perfnb.whatif.segments import Program
 from perfnb.whatif.trace_replay import spacings_alone_us, training_loop, uncrowded_loop
@@ -87,13 +88,19 @@ def _rank_spacings(
             found = loaded_steps_us(model, rank, rows, consumer, values) - rank.pause_us
         found = found - np.resize(_parts_us(model, rank, rows, values), len(found)) if model.parts else found
         return _repeated(model, rank, rows, found)
+    if not model.loader.is_simulated(model.workers, model.recorded_workers):
+        own = per_step(model, "work", rank, values, lambda: _own_work(model, rank, values))
+        loading = loading_us(model, rank, rows, values)
+        return np.array([time.total_us for time in _cooled(model, rank, rows, [own[row] for row in rows], values)]) + loading
+    phases = per_step(model, "phases", rank, values, lambda: [phases_of(time, 1.0) for time in _own_work(model, rank, values)])
+    return loaded_steps_us(model, rank, rows, [phases[row] for row in rows], values)
+
+
+def _own_work(model: StepModel, rank: RankModel, values: Mapping[str, float]) -> list[Time]:
+    """Work of each steady step outside the loader."""
     removed = values.get("quiet", 0.0) * _logging_us(model, rank)
     work = edited_times(model, rank.rank, rank.own, values)
-    own = [_without_parts(model, rank, row, _less(work[row], removed), values) for row in rows]
-    if not model.loader.is_simulated(model.workers, model.recorded_workers):
-        loading = loading_us(model, rank, rows, values)
-        return np.array([time.total_us for time in _cooled(model, rank, rows, own, values)]) + loading
-    return loaded_steps_us(model, rank, rows, [phases_of(time, 1.0) for time in own], values)
+    return [_without_parts(model, rank, row, _less(time, removed), values) for row, time in enumerate(work)]
 
 
 def _cooled(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfnb.whatif.loader_queue import NEXT, Phases, merged, simulate, steady_step_us
+from perfnb.whatif.loader_queue import merged, simulate, steady_step_us
+from perfnb.whatif.loader_uncrowded import NEXT, Phases
 from perfnb.whatif.shared_cores import Actor
 
 
@@ -213,6 +215,28 @@ def test_a_core_for_everybody_is_never_later(
     enough = simulate(batches, [consumer], cores=math.inf, **sizes).end_us
 
     assert all(fast <= slow * (1 + 1e-9) for fast, slow in zip(enough, few, strict=True))
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_with_a_core_for_everybody_the_short_cut_gives_what_the_events_give(seed: int) -> None:
+    random = np.random.default_rng(seed)  # drawn, not chosen: where times are equal the order of arrivals is a matter of taste
+
+    def phases() -> Phases:
+        return [(str(random.choice(["wait", "cpu"])), float(random.uniform(1, 30))) for _ in range(random.integers(1, 4))]
+
+    batches, consumer = ([phases() for _ in range(random.integers(1, 12))] for _ in range(2))
+    options: dict[str, Any] = {
+        name: random.choice([0.0, random.uniform(1, 9)]) for name in ("fork_us", "init_us", "get_us", "foreign")
+    }
+    options |= {"workers": int(random.integers(0, 5)), "prefetch": int(random.integers(1, 4)), "threads": random.uniform(1, 3)}
+    options["pin_us"] = random.uniform(1, 9) if options["workers"] and random.random() < 0.5 else None
+    needed = options["foreign"] + options["workers"] + (options["pin_us"] is not None) + options["threads"]
+
+    short = simulate(batches, consumer, cores=needed, **options)
+    events = simulate(batches, consumer, cores=needed * (1 - 1e-13), **options)
+
+    for cut, full in zip(short, events, strict=True):
+        assert cut == pytest.approx(full, rel=1e-9, abs=1e-6)
 
 
 def test_a_little_more_core_can_be_later() -> None:

@@ -1,0 +1,128 @@
+"""The DataLoader where everybody has a core: nobody slows anybody, so that each delivery follows from those before it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from heapq import heappop, heappush
+from typing import Final, NamedTuple
+
+from perfnb.whatif.shared_cores import IDLE, Actor, Phase
+
+Phases = Sequence[Phase]
+
+NEXT: Final[Phase] = ("next", 0.0)
+"""What a training loop written as a generator yields to take its next batch."""
+
+
+Taking = Generator[float, float, None]
+"""Is sent when the loop asks for its next batch, and yields when the loop has it."""
+
+
+class Delivery(NamedTuple):
+    """One entry per step: when its batch came, when the step ended, how long the loop waited for the batch."""
+
+    delivered_us: list[float]
+    end_us: list[float]
+    wait_us: list[float]
+
+
+def uncrowded(
+    takes_us: Sequence[float],
+    loop: Actor,
+    *,
+    workers: int,
+    prefetch: int,
+    fork_us: float = 0.0,
+    init_us: float = 0.0,
+    get_us: float = 0.0,
+    pin_us: float | None = None,
+) -> Delivery:
+    """What `loader_queue.simulate` gives where cores are never short and batches are delivered in order, without its events.
+
+    Parameters
+    ----------
+    takes_us
+        Time of each batch from its first sample to its put.
+    loop
+        The training loop, which yields `NEXT` to take a batch.
+    workers, prefetch, fork_us, init_us, get_us, pin_us
+        As there.
+
+    Examples
+    --------
+    >>> def loop():
+    ...     for _ in range(4):
+    ...         yield "next", 0.0
+    ...         yield "wait", 30.0
+    >>> uncrowded([40.0] * 4, loop(), workers=2, prefetch=2).delivered_us
+    [40.0, 70.0, 100.0, 130.0]
+    """
+    found = Delivery([], [], [])
+    delivered, end, waited = found
+    now = workers * fork_us
+    taking = _taken(takes_us, workers, prefetch, fork_us, init_us, get_us, pin_us) if workers else _read(takes_us)
+    next(taking)
+    phase = next(loop, IDLE)
+    while phase is not IDLE:
+        kind, amount = phase
+        if kind in ("cpu", "wait"):
+            now += amount
+        elif kind == "until":
+            now = max(now, amount)
+        elif len(delivered) == len(takes_us):
+            break
+        else:
+            asked, now = now, taking.send(now)
+            delivered.append(now)
+            waited.append(now - asked)
+        try:
+            phase = loop.send(now)
+        except StopIteration:
+            phase = IDLE
+        if (phase is IDLE or phase[0] == "next") and len(end) < len(delivered):
+            end.append(now)
+    return found
+
+
+def _read(takes_us: Sequence[float]) -> Taking:
+    """Batches that the loop reads itself."""
+    now = yield 0.0
+    for takes in takes_us:
+        now = yield now + takes
+
+
+def _taken(
+    takes_us: Sequence[float],
+    workers: int,
+    prefetch: int,
+    fork_us: float,
+    init_us: float,
+    get_us: float,
+    pin_us: float | None,
+) -> Taking:
+    """Batches of workers: batch i is made by worker i modulo their number, after the batch that many places before was taken."""
+    total, ahead = len(takes_us), workers * prefetch
+    free = [fork_us * (worker + 1) + init_us for worker in range(workers)]
+    arrivals: list[tuple[float, int, int]] = []  # (time, worker, batch): of those that are under way
+
+    def put(number: int, now: float) -> None:
+        worker = number % workers
+        free[worker] = max(free[worker], now) + takes_us[number]
+        heappush(arrivals, (free[worker], worker, number))
+
+    for number in range(min(ahead, total)):
+        put(number, workers * fork_us)
+    stored: set[int] = set()
+    ready = 0.0
+    now = yield 0.0
+    for wanted in range(total):
+        number = wanted if wanted in stored else -1
+        while number != wanted:  # what has arrived is taken in that order; nothing is put meanwhile
+            arrived, _, number = heappop(arrivals)
+            ready = arrived if pin_us is None else max(ready, arrived) + pin_us
+            now = max(now, ready) + get_us
+            stored.add(number)
+        stored.discard(wanted)
+        if wanted + ahead < total:
+            put(wanted + ahead, now)
+        now = yield now
