@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import json
 import os
 import signal
@@ -12,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from benchmarks.detection.case import Case, Clock, Measured, Split, Truth
 from benchmarks.detection.ranks_faults import CONTROLS, FAULT_BY_ID, FAULTS, WORKLOADS, config_of, sides_of
 from benchmarks.detection.ranks_job import RANKS, SIDES, own_us
 from benchmarks.detection.ranks_link import in_own_network
-from benchmarks.samples.trace import clean
+from benchmarks.detection.ranks_trace import slim_traces
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 _LIMIT_S: Final = 150.0
@@ -89,8 +89,8 @@ def measure(case: Case, folder: Path) -> Measured:
         "folder": str(folder.absolute() / "run"),
     }
     answer = _run(spec, own_network=links)
-    _unpack_traces(folder / "run")
-    return _measured(case, answer["blocks"])
+    measured = _measured(case, answer["blocks"])
+    return replace(measured, notes=(*measured.notes, *slim_traces(folder / "run")))
 
 
 def _run(spec: Mapping[str, Any], *, own_network: bool) -> dict[str, Any]:
@@ -121,15 +121,6 @@ def _run(spec: Mapping[str, Any], *, own_network: bool) -> dict[str, Any]:
             raise RuntimeError(message)
         found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
         return found
-
-
-def _unpack_traces(folder: Path) -> None:
-    """Leave the windows' traces as plain text under their names, without what names the machine.
-
-    Stored cases hold texts; readers know plain and compressed files by their content.
-    """
-    for path in folder.glob("rank*/*.gz"):
-        path.write_text(clean(gzip.decompress(path.read_bytes()).decode()), encoding="utf-8")
 
 
 def _measured(case: Case, blocks: Sequence[Mapping[str, Any]]) -> Measured:

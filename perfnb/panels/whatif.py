@@ -155,7 +155,8 @@ class WhatIfPanel(Panel):
             layout=widgets.Layout(width="640px"),
             style={"description_width": "80px"},
         )
-        self.chart = live(impact_chart(self._impact())) if isinstance(self._now, Prediction) else None
+        self._drawn = self._impact()
+        self.chart = live(impact_chart(self._drawn)) if isinstance(self._now, Prediction) else None
         self.apply_button.on_click(lambda _: self._apply())
         self.undo_button.on_click(lambda _: self._undo())
         self.reset_button.on_click(lambda _: self._reset())
@@ -194,8 +195,8 @@ class WhatIfPanel(Panel):
                 made |= {"header": self._header, "details": self._details}
             for name, blocks in made.items():
                 self._views[name].show_html(joined_html(blocks()))
-            if self.chart is not None and not is_moving:
-                self.chart.chart = impact_chart(self._impact())
+            if not is_moving:
+                self._draw()
             self.code.value = self._python()
             self.apply_button.disabled = not self.pending
             file = self._history.file_to_write(self.pending)
@@ -206,6 +207,13 @@ class WhatIfPanel(Panel):
             latest = changed(self._history.applied[-1]) if self._history.applied else ""
             self.undo_button.description = f"Undo {latest}" if latest else "Undo"
             self.reset_button.disabled = not self.changes
+
+    def _draw(self) -> None:
+        """Give the chart what changed; drawing takes as long as all the rest."""
+        now = self._impact()
+        if self.chart is not None and not now.equals(self._drawn):
+            self._drawn = now
+            self.chart.chart = impact_chart(now)
 
     def _settle_speed(self, seconds: float) -> None:
         if seconds > SLOW_S:

@@ -1,5 +1,6 @@
 """Faults of two ranks: what each side trains, how its own time is told, and that no process is left behind."""
 
+import gzip
 import json
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import perfnb
 
 pytest.importorskip("torch")
 
-from benchmarks.detection import ranks
+from benchmarks.detection import ranks, ranks_trace
 from benchmarks.detection.case import Case, NotPermittedError
 from benchmarks.detection.ranks_faults import CONTROLS, FAULTS, config_of, sides_of
 from benchmarks.detection.ranks_job import own_us
@@ -126,8 +127,14 @@ def test_both_ranks_are_recorded_into_one_folder_with_the_collectives_of_a_windo
 
     answer = ranks._run(spec_of(MLP, folder), own_network=False)
 
+    whole = sum(len(gzip.decompress(path.read_bytes())) for path in folder.glob("rank*/*.gz"))
+    exchanged = len(perfnb.read_run(folder).collectives)
+    assert ranks_trace.slim_traces(folder) == ()
+    assert sum(path.stat().st_size for path in folder.glob("rank*/*.gz")) < whole / 3
+
     run = perfnb.read_run(folder)
     assert run.ranks == (0, 1)
+    assert len(run.collectives) == exchanged > 0
     assert run.world_size == 2
     assert set(run.collectives["rank"]) == {0, 1}
     assert Counter((block["side"], block["rank"], len(block["steps"])) for block in answer["blocks"]) == Counter(
@@ -143,6 +150,19 @@ def test_a_rank_that_fails_is_told_with_its_last_words_and_leaves_no_process(tmp
         ranks._run(broken, own_network=False)
 
     assert not [each for each in psutil.Process().children(recursive=True) if "ranks_job" in " ".join(each.cmdline())]
+
+
+def test_a_trace_is_left_whole_where_slim_detectors_say_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = json.dumps({"traceEvents": [{"ph": "X", "cat": "fwdbwd", "name": "x", "tid": 1, "ts": 0, "dur": 1}]})
+    path = tmp_path / "rank0" / "trace.json.gz"
+    path.parent.mkdir()
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+    monkeypatch.setattr(ranks_trace, "_said", lambda _: len(path.read_text()))
+
+    notes = ranks_trace.slim_traces(tmp_path)
+
+    assert notes == (ranks_trace.WHOLE,)
+    assert path.read_text() == text
 
 
 def test_a_command_in_a_network_of_its_own_sees_its_loopback_device_alone() -> None:
