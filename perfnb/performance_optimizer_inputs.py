@@ -10,15 +10,12 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from perfnb.config.as_config import as_config
-from perfnb.errors import LogFormatError, NotATraceError
-from perfnb.read.any_run import is_run_folder, read_any
-from perfnb.read.kineto import read_kineto
+from perfnb.errors import LogFormatError
+from perfnb.read.any_run import read_run_or_log
 from perfnb.read.memory_snapshot import read_memory_snapshot
 from perfnb.read.metrics import read_metrics
-from perfnb.read.training_log import read_training_log
 from perfnb.run import Run
 
-_TRACE_ENDINGS: Final = (".json", ".json.gz")
 _PICKLES: Final = (".pickle", ".pkl", ".pickle.gz", ".pkl.gz")
 
 
@@ -91,16 +88,7 @@ def _read(path: Path, units: Mapping[str, str] | None) -> Run:
     if not path.exists():
         message = f"training_metrics names {path.name or path}, which does not exist: pass rows, a Run, or the path of either"
         raise LogFormatError(message)
-    if is_run_folder(path):
-        return read_any(path)
-    if path.is_dir() and any(file.name.endswith((".pt.trace.json", ".pt.trace.json.gz")) for file in path.iterdir()):
-        return read_kineto(path)
-    if path.is_file() and path.name.endswith(_TRACE_ENDINGS):
-        try:
-            return read_kineto(path)
-        except NotATraceError:
-            pass  # other JSON: a log
-    return read_training_log(path, units=units)
+    return read_run_or_log(path, units=units)
 
 
 def _rows_too(

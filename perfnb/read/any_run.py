@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Final
@@ -39,10 +40,10 @@ def read_any(path: str | PathLike[str], *more: str | PathLike[str]) -> Run:
     return read_kineto(path, *more) if more or not is_run_folder(path) else read_run(path)
 
 
-def read_run_or_log(path: str | PathLike[str], *more: str | PathLike[str]) -> Run:
+def read_run_or_log(path: str | PathLike[str], *more: str | PathLike[str], units: Mapping[str, str] | None = None) -> Run:
     """As `read_any`, or else a run of a log that a trainer wrote (`read_training_log`), which tells of losses where no trace is.
 
-    What is wrong is said of the trace or recording, where there is one, else of the log.
+    What is wrong is said of the trace or recording, where there is one, else of the log. `units` are those of the log's columns.
     """
     try:
         return read_any(path, *more)
@@ -50,7 +51,7 @@ def read_run_or_log(path: str | PathLike[str], *more: str | PathLike[str]) -> Ru
         if more or is_run_folder(path):
             raise
         try:
-            return read_training_log(path)
+            return read_training_log(path, units=units)
         except PerfnbError as no_log:
             raise (no_log if isinstance(no_run, NotATraceError) else no_run) from None
 
