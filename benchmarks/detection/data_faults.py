@@ -34,6 +34,11 @@ def removed(plan: Plan) -> Plan:
     return replace(plan, is_preloaded=True)
 
 
+def _without(plan: Plan) -> Plan:
+    """Nothing of the data is left; with workers, they stay: waiting for them without a fault is a cause of its own."""
+    return plan if plan.settings["num_workers"] else removed(plan)
+
+
 def _per_sample(plan: Plan, amount_s: float) -> float:
     return amount_s / float(plan.settings["batch_size"] * plan.accumulate)
 
@@ -45,7 +50,7 @@ def slow_item(plan: Plan, amount_s: float) -> Sides:
     def wait(_: int) -> None:
         time.sleep(wait_s)
 
-    return replace(plan, item=wait), removed(plan)
+    return replace(plan, item=wait), _without(plan)
 
 
 def heavy_transform(plan: Plan, amount_s: float) -> Sides:
@@ -56,7 +61,7 @@ def heavy_transform(plan: Plan, amount_s: float) -> Sides:
     def transform(_: int) -> Tensor:
         return torch.cumsum(torch.sort(signal).values, dim=0)
 
-    return replace(plan, item=transform), removed(plan)
+    return replace(plan, item=transform), _without(plan)
 
 
 @cache
@@ -80,7 +85,7 @@ def _read(index: int, *, is_cold: bool) -> None:
 def cold_read(plan: Plan, _: float) -> Sides:
     """Each sample is read from the disk, past the page cache."""
     _cold_file()
-    return replace(plan, item=partial(_read, is_cold=True)), removed(plan)
+    return replace(plan, item=partial(_read, is_cold=True)), _without(plan)
 
 
 def cold_first_third(plan: Plan, _: float) -> Sides:
@@ -111,7 +116,7 @@ def rare_slow_item(plan: Plan, _: float) -> Sides:
         if index % _RARE_EVERY == 0:
             time.sleep(_RARE_S)
 
-    return replace(plan, item=wait), removed(plan)
+    return replace(plan, item=wait), _without(plan)
 
 
 def short_epochs(plan: Plan, _: float) -> Sides:
@@ -176,9 +181,10 @@ FAULTS: Final = (
     _fault("slow_item", ("slow_sample_read",), slow_item),
     _fault("cold_read", ("slow_sample_read",), cold_read, doses=ONCE),
     _fault("cold_first_third", ("cold_cache",), cold_first_third, doses=ONCE, accepted=("data_stall", "slow_sample_read")),
-    _fault("heavy_transform", ("slow_transform",), heavy_transform),
+    # Workers that compute take the training's core: that wait is true, and its own line.
+    _fault("heavy_transform", ("slow_transform",), heavy_transform, accepted=("data_stall", "cpu_contention")),
     _fault("rare_slow_item", ("outlier_samples",), rare_slow_item, doses=ONCE, accepted=("data_stall", "outlier_steps")),
-    # Workers that start take the training's core: that wait is true, and its own line.
+    # Workers that start take it too.
     _fault(
         "short_epochs", ("worker_restart",), short_epochs, doses=ONCE, accepted=("data_stall", "outlier_steps", "cpu_contention")
     ),

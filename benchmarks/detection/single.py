@@ -211,7 +211,9 @@ def _amount(fault: Fault, base: Plan, case: Case) -> float:
         return 0.0
     if fault.id in _IS_PRESET:
         return float(dose)
-    fault = BY_ID[_CALIBRATED_AS.get(fault.id, fault.id)]
+    if fault.id in _CALIBRATED_AS:
+        base = replace(base, settings={**base.settings, "num_workers": 0})
+        fault = BY_ID[_CALIBRATED_AS[fault.id]]
     steps = STEPS if fault.id in _MADE_OF_BLOCKS else _CALIBRATION_STEPS
     wanted = dose / (1 - dose)
     sides, tried, odds = fault.inject(base, 1e-3), 0.0, 0.0
