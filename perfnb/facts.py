@@ -45,6 +45,7 @@ PART_WORDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "backward": ("Backward", "computing"),
         "optimizer": ("Optimizer", "computing"),
         "communication": ("Communication", "communication"),
+        "inference": ("Forward without gradients", "computing"),
         "other": ("Other Python", "python"),
         "unsplit": ("Forward, backward and other", "unexplained"),
     }

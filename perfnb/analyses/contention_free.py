@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from perfnb.analyses.sampled_steps import rate_in_steps
 from perfnb.idle_time import CAUSES
 
-PHASES: Final = ("data", "transfer", "forward", "backward", "communication", "optimizer", "other", "unsplit")
+PHASES: Final = ("data", "transfer", "forward", "backward", "communication", "optimizer", "inference", "other", "unsplit")
 """Phases of a step on the host's clock; unsplit is what could not be told apart."""
 
 RUNQUEUE: Final = ".runqueue"

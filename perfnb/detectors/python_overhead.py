@@ -51,6 +51,16 @@ _HOST_FLAG = 0.10  # recorded CPU runs with logging lose 37-42 % here, those wit
                       0    7    other   9""",
         ),
         example(
+            "an evaluation in which only 2 of 40 us are outside of the model",
+            lost_share=0.02,
+            steps="""rank step start_us duration_us
+                     0    7    0        100""",
+            phases="""rank step phase     wall_us
+                      0    7    forward   60
+                      0    7    inference 38
+                      0    7    other     2""",
+        ),
+        example(
             "no operator runs around a step's edge: the device idles 6 us in step 7 and 4 us in step 8",
             lost_share=0.05,
             steps="""rank step start_us duration_us
@@ -84,9 +94,10 @@ def python_overhead(
 
     On a device job this is the time that the device idles while the launching thread is in no recorded operator. On a CPU job
     it is all time outside data loading, forward, backward, communication and optimizer, but what saving and the garbage
-    collector take of it, and what steps that grow all along have more than the first ones. It matters because such work rarely
-    needs to be done at every step. It cannot tell logging from other code of yours at the same place, such as an evaluation,
-    nor see what lies between a forward pass and backward(): that counts as the loss.
+    collector take of it, and what steps that grow all along have more than the first ones; nor do forward passes without
+    gradients count, such as those of an evaluation, where perfnb recorded them. It matters because such work rarely needs to be
+    done at every step. It cannot tell logging from other code of yours at the same place, such as what an evaluation computes
+    from its outputs, nor see what lies between a forward pass and backward(): that counts as the loss.
     """
     found = ledger[ledger["part"].isin(["idle.python", "other.cpu", "other.wall"])]
     if found.empty and ledger["clock"].eq("host").any():

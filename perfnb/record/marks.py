@@ -31,8 +31,7 @@ class Code:
     VALUE: Final = 7  # what: (name, value, whether the user gave it, step or None)
     ROW: Final = 8  # what: (table, row without its step)
     PROFILER: Final = 9  # what: 1 where a profiler runs from here on, 0 where it ended
-    EVALUATED: Final = 10  # a forward pass without gradients began
-    EXCHANGED: Final = 11  # what: how long the backward pass that just ended only waited for other ranks, ns
+    EXCHANGED: Final = 10  # what: how long the backward pass that just ended only waited for other ranks, ns
 
 
 Mark = tuple[Any, ...]

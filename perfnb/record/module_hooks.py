@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from perfnb.record.marks import Code
+from perfnb.record.phases import INFERENCE
 
 if TYPE_CHECKING:
     from perfnb.record.hooks import Watch
@@ -61,7 +62,7 @@ def without_hooks(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class ModuleHooks:
-    """Marks the outermost forward pass of any module while gradients are recorded.
+    """Marks the outermost forward pass of any module: as forward while gradients are recorded, else as inference.
 
     Global hooks cost a little at every module's call, so after a few steps only the modules that were outermost keep hooks. A
     hook that meets torch.compile at work leaves at once: anything else would make the compiler give up the module for good.
@@ -73,6 +74,7 @@ class ModuleHooks:
         self._handles: list[Any] = []
         self._depth = 0
         self._marked = -1  # depth at which the forward phase was opened
+        self._is_inference = False  # whether the outermost pass records no gradients
         self._is_searching = False
         self._is_compiled = False
         self._entered_ns = 0
@@ -128,7 +130,7 @@ class ModuleHooks:
         for handle in self._handles:
             handle.remove()
         self._handles, self._is_searching = [], False
-        self._depth, self._marked = 0, -1
+        self._depth, self._marked, self._is_inference = 0, -1, False
 
     def close(self) -> None:
         """Take all hooks off, and the filter of warnings with them."""
@@ -164,7 +166,8 @@ class ModuleHooks:
             return
         if not watch.is_grad_enabled():
             if self._depth == 1:
-                watch.marks.note(Code.EVALUATED, None)
+                self._is_inference = True
+                watch.marks.mark(Code.ENTER, INFERENCE)
         else:
             self._marked = self._depth
             if self._is_searching:
@@ -181,4 +184,7 @@ class ModuleHooks:
             if self._is_searching:
                 self._roots[module] = self._roots.get(module, 0) + time.perf_counter_ns() - self._entered_ns
             watch.marks.mark(Code.LEAVE, "forward")
+        if self._depth == 1 and self._is_inference:
+            self._is_inference = False
+            watch.marks.mark(Code.LEAVE, INFERENCE)
         self._depth -= 1

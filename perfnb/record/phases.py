@@ -11,6 +11,9 @@ from perfnb.record.marks import Code, Mark
 from perfnb.record.sources import Sources
 
 OTHER: Final = "other"
+INFERENCE: Final = "inference"
+"""Forward passes without gradients, and waiting for their batches: an evaluation, a teacher, samples that a policy draws."""
+
 UNSPLIT: Final = "unsplit"
 """The rest of a step of which one of forward and backward was not seen: it holds that one."""
 
@@ -23,7 +26,7 @@ DATA: Final = "data"
 _AFTER_FORWARD: Final = "after forward"
 """Time since a forward pass, as long as it is not known whether it is for the loss: that is where backward() comes next."""
 
-_BY_HOOKS: Final = (DATA, "forward", "backward", "optimizer")
+_BY_HOOKS: Final = (DATA, "forward", "backward", "optimizer", INFERENCE)
 
 SEVERAL_UPDATES: Final = "several optimizers stepped in one step: what backward() was called on is no one loss"
 CLOSURE: Final = "the optimizer calls backward() itself, several times a step: what it was called on is no one loss"
@@ -156,6 +159,8 @@ class PhaseFold:
     def _enter(self, what: Any) -> None:
         if what == "forward":
             self._sources.forward()
+        elif what == INFERENCE:
+            self._sources.use(trains=False)
         elif what == "backward":
             self._sources.use(trains=True)
             self._closures += "optimizer" in self._stack
@@ -173,9 +178,6 @@ class PhaseFold:
             self._sources.load(*(what if isinstance(what, tuple) else (None, what)))
         elif code == Code.EPOCH:
             self._sources.begin_pass(what)
-        elif code == Code.EVALUATED:
-            self._settle(OTHER)
-            self._sources.use(trains=False)
         elif code == Code.EXCHANGED:
             self._move(what)
         elif code == Code.SKIPPED:
@@ -278,19 +280,20 @@ class PhaseFold:
         out.values.append(Late(own if step is None else step, mark[2], name, value))
 
     def _told_step(self) -> int:
-        """The step that a value belongs to which comes after an edge and before any phase: the one that just ended."""
-        return self.step - 1 if self.step and not self._spent and not self._stack else self.step
+        """The step of a value; the one that just ended, where the training has only been evaluated since."""
+        is_before = not (self._spent.keys() - {OTHER, INFERENCE} or self._stack)
+        return self.step - 1 if self.step and is_before else self.step
 
 
 def _merged(spent: Mapping[Phase, _Spent], evaluated: frozenset[int | None]) -> dict[str, _Spent]:
     """Phases as they are shown.
 
-    A scaler's share of the optimizer's step belongs to it; waiting for batches to evaluate on is part of the rest.
+    A scaler's share of the optimizer's step belongs to it; waiting for batches to evaluate on belongs to evaluating.
     """
     merged: dict[str, _Spent] = {}
     for phase, more in spent.items():
         if isinstance(phase, tuple):
-            name = OTHER if phase[1] in evaluated else phase[0]
+            name = INFERENCE if phase[1] in evaluated else phase[0]
         else:
             name = "optimizer" if phase == SCALED_STEP else phase
         one = merged.setdefault(name, more)

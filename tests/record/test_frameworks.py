@@ -187,8 +187,8 @@ class TestHuggingFace:
         assert len(run.steps) == 8
         for step in (3, 6):  # it runs after the step's end, so at the beginning of the next
             spent = _phases(run, step)
-            assert spent["data"] < 0.3 * spent["other"]
-            assert spent["other"] > 8 * 5000
+            assert spent["data"] < 0.3 * spent["inference"]
+            assert spent["inference"] > 8 * 5000
         training = run.training.set_index("step")
         assert training["batch_size"].to_list() == [4.0] * 8
         assert training["validation_loss"].dropna().index.to_list() == [2, 5, 7]  # and at the end

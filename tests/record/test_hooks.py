@@ -208,7 +208,7 @@ def test_a_step_left_out_by_a_gradient_scaler_is_a_step_and_says_so() -> None:
     assert told.values("backward_loss") == []  # it is scaled
 
 
-def test_evaluation_is_no_forward_pass_and_its_batches_are_no_data() -> None:
+def test_evaluation_is_inference_and_its_batches_are_no_data() -> None:
     model = _model()
 
     with watched() as told:
@@ -220,7 +220,46 @@ def test_evaluation_is_no_forward_pass_and_its_batches_are_no_data() -> None:
 
     assert told.watch.seen["dataset_size"] == 4  # of the training's last loader, not of the evaluation's
     evaluated = told.phases(3)
-    assert evaluated["other"] > evaluated["forward"]
+    assert evaluated.keys() == ALL | {"inference"}
+    assert evaluated["inference"] > evaluated["forward"]
+    assert told.phases(2).keys() == ALL
+
+
+def test_a_teacher_inside_a_step_is_inference_and_the_student_is_forward() -> None:
+    teacher, student = _model(), _model()
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
+
+    with watched() as told:
+        for inputs, _ in _loader(4):
+            with torch.no_grad():
+                wanted = teacher(inputs)
+            (student(inputs) - wanted).square().mean().backward()
+            optimizer.step()
+
+    assert [told.phases(step).keys() for step in (1, 2, 3)] == [ALL | {"inference"}] * 3
+
+
+def test_gradients_that_are_switched_on_inside_are_a_forward_pass() -> None:
+    class Switches(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = _model()
+
+        def forward(self, inputs: Any) -> Any:
+            with torch.enable_grad():
+                return self.inner(inputs)
+
+    model = Switches()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    with watched() as told:
+        for inputs, _ in _loader(4):
+            with torch.no_grad():
+                found = model(inputs)
+            found.mean().backward()
+            optimizer.step()
+
+    assert [told.phases(step).keys() for step in (1, 2, 3)] == [ALL | {"inference"}] * 3
 
 
 def test_an_exception_in_a_forward_pass_leaves_the_next_steps_right() -> None:

@@ -39,7 +39,8 @@ def test_what_follows_a_forward_pass_is_of_the_loss_only_where_backward_comes_ne
     told = [
         (ENTER, "forward", 0),
         (LEAVE, "forward", 10),
-        (Code.EVALUATED, None, 12),
+        (ENTER, "inference", 12),
+        (LEAVE, "inference", 15),
         (ENTER, "backward", 20),
         (LEAVE, "backward", 30),
         (ENTER, "forward", 30),
@@ -52,7 +53,7 @@ def test_what_follows_a_forward_pass_is_of_the_loss_only_where_backward_comes_ne
 
     folded = PhaseFold().fold(_marks(*told))
 
-    assert _walls(folded, 0) == {"forward": 20, "other": 15, "backward": 10, "data": 5, "optimizer": 10}
+    assert _walls(folded, 0) == {"forward": 20, "inference": 3, "other": 12, "backward": 10, "data": 5, "optimizer": 10}
 
 
 def test_cpu_and_run_queue_go_with_their_phase() -> None:
@@ -159,6 +160,16 @@ def test_a_value_given_between_two_steps_belongs_to_the_one_that_ended() -> None
     values = PhaseFold().fold(marks).values
 
     assert [(value.step, value.value) for value in values if value.name == "loss"] == [(0, 0.5)]
+
+
+def test_a_value_given_after_an_evaluation_between_two_steps_belongs_to_the_one_that_ended() -> None:
+    evaluation: list[tuple[int, object, int]] = [(ENTER, "inference", 2010), (LEAVE, "inference", 2090)]
+    value = (Code.VALUE, ("validation_loss", 0.5, True, None), 2095)
+
+    folded = PhaseFold().fold(_marks(*_step(0), *_step(1000), *evaluation, value, *_step(2100)))
+
+    assert [(each.step, each.name) for each in folded.values if each.name == "validation_loss"] == [(1, "validation_loss")]
+    assert _walls(folded, 2)["inference"] == 80
 
 
 def test_a_value_given_within_a_step_belongs_to_it() -> None:
