@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from typing import Any, Final
 
-from perfnb.whatif.loader_uncrowded import NEXT, Delivery, Phases, uncrowded
+from perfnb.whatif.loader_uncrowded import NEXT, Costs, Delivery, Phases, uncrowded
 from perfnb.whatif.shared_cores import IDLE, Actor, Phase, run_actors
 
 Consumer = Sequence[Phases] | Callable[[], Actor]
@@ -67,12 +67,12 @@ def simulate(
     [40.0, 70.0, 100.0, 130.0]
     """
     loop = _loop(consumer, len(batches))
-    costs = {"fork_us": fork_us, "init_us": init_us, "get_us": get_us, "pin_us": pin_us}
+    costs = Costs(fork_us, init_us, get_us, pin_us)
     if in_order and foreign + workers + (pin_us is not None) + threads <= cores:
         takes_us = [sum([amount for _, amount in batch]) for batch in batches]
-        return uncrowded(takes_us, loop, workers=workers, prefetch=prefetch, **costs)
+        return uncrowded(takes_us, loop, workers=workers, prefetch=prefetch, costs=costs)
     loader = _Loader(batches, workers, prefetch, in_order=in_order, pinned=pin_us is not None)
-    run_actors(loader.actors(loop, **costs), loader.woken, cores=cores, foreign=foreign, threads=threads)
+    run_actors(loader.actors(loop, costs), loader.woken, cores=cores, foreign=foreign, threads=threads)
     return loader.found
 
 
@@ -154,10 +154,11 @@ class _Loader:
         self._turn = cycle(range(workers))
         self._stored: set[int] = set()
 
-    def actors(self, loop: Actor, *, fork_us: float, init_us: float, get_us: float, pin_us: float | None) -> list[Actor]:
+    def actors(self, loop: Actor, costs: Costs) -> list[Actor]:
         """Everybody who runs, the training loop last."""
-        pinning = [] if pin_us is None else [self.pin(pin_us)]
-        return [*(self.work(worker, init_us) for worker in range(self.workers)), *pinning, self.train(loop, fork_us, get_us)]
+        workers = [self.work(worker, costs.init_us) for worker in range(self.workers)]
+        pinning = [] if costs.pin_us is None else [self.pin(costs.pin_us)]
+        return [*workers, *pinning, self.train(loop, costs.fork_us, costs.get_us)]
 
     def work(self, worker: int, init_us: float) -> Actor:
         yield IDLE

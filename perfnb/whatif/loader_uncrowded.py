@@ -26,17 +26,19 @@ class Delivery(NamedTuple):
     wait_us: list[float]
 
 
-def uncrowded(
-    takes_us: Sequence[float],
-    loop: Actor,
-    *,
-    workers: int,
-    prefetch: int,
-    fork_us: float = 0.0,
-    init_us: float = 0.0,
-    get_us: float = 0.0,
-    pin_us: float | None = None,
-) -> Delivery:
+class Costs(NamedTuple):
+    """CPU time to start a worker, of the worker before its first batch, to take a batch, to pin one (None: no such thread)."""
+
+    fork_us: float = 0.0
+    init_us: float = 0.0
+    get_us: float = 0.0
+    pin_us: float | None = None
+
+
+_FREE: Final = Costs()
+
+
+def uncrowded(takes_us: Sequence[float], loop: Actor, *, workers: int, prefetch: int, costs: Costs = _FREE) -> Delivery:
     """What `loader_queue.simulate` gives where cores are never short and batches are delivered in order, without its events.
 
     Parameters
@@ -45,7 +47,7 @@ def uncrowded(
         Time of each batch from its first sample to its put.
     loop
         The training loop, which yields `NEXT` to take a batch.
-    workers, prefetch, fork_us, init_us, get_us, pin_us
+    workers, prefetch, costs
         As there.
 
     Examples
@@ -59,8 +61,8 @@ def uncrowded(
     """
     found = Delivery([], [], [])
     delivered, end, waited = found
-    now = workers * fork_us
-    taking = _taken(takes_us, workers, prefetch, fork_us, init_us, get_us, pin_us) if workers else _read(takes_us)
+    now = workers * costs.fork_us
+    taking = _taken(takes_us, workers, prefetch, costs) if workers else _read(takes_us)
     next(taking)
     phase = next(loop, IDLE)
     while phase is not IDLE:
@@ -91,16 +93,9 @@ def _read(takes_us: Sequence[float]) -> Taking:
         now = yield now + takes
 
 
-def _taken(
-    takes_us: Sequence[float],
-    workers: int,
-    prefetch: int,
-    fork_us: float,
-    init_us: float,
-    get_us: float,
-    pin_us: float | None,
-) -> Taking:
+def _taken(takes_us: Sequence[float], workers: int, prefetch: int, costs: Costs) -> Taking:
     """Batches of workers: batch i is made by worker i modulo their number, after the batch that many places before was taken."""
+    fork_us, init_us, get_us, pin_us = costs
     total, ahead = len(takes_us), workers * prefetch
     free = [fork_us * (worker + 1) + init_us for worker in range(workers)]
     arrivals: list[tuple[float, int, int]] = []  # (time, worker, batch): of those that are under way
