@@ -146,12 +146,13 @@ def _groups(whole: Scored) -> dict[str, dict[str, Score]]:
     shown = {
         "all": {"all": list(whole.said)},
         "split": grouped(whole.said, lambda each: each.case.split),
+        "job": grouped(whole.said, lambda each: _job(each.case)),
         "dose": grouped([each for each in whole.said if each.case.faults], lambda each: str(each.case.dose)),
         "host": grouped(whole.said, lambda each: each.case.host),
         "fault": grouped([each for each in whole.said if each.case.faults], lambda each: each.fault),
         "detector": grouped(whole.said, lambda each: each.detector),
     }
-    everywhere = {"all", "split", "host"}
+    everywhere = {"all", "split", "job", "host"}
     made: dict[str, dict[str, Score]] = {}
     for title, groups in shown.items():
         names = sorted({*groups, *(_place(title, case) for case in whole.controls)}) if title in everywhere else list(groups)
@@ -167,7 +168,14 @@ def _groups(whole: Scored) -> dict[str, dict[str, Score]]:
 
 
 def _place(title: str, case: Case) -> str:
-    return {"all": "all", "split": case.split, "host": case.host}[title]
+    return {"all": "all", "split": case.split, "job": _job(case), "host": case.host}[title]
+
+
+def _job(case: Case) -> str:
+    """What kind of job a case is."""
+    if case.kind == "ranks":
+        return "two ranks"
+    return "two loader workers" if case.setting == "workers" else "no loader workers"
 
 
 def _cells(value: Score) -> list[str]:
