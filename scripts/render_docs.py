@@ -117,12 +117,17 @@ def _all_measured() -> str:
 def _waiting() -> str:
     """What trainings with workers wait for their data without a fault, as it was measured."""
     with SCORE.with_name("cases.csv").open(encoding="utf-8", newline="") as file:
-        shares = sorted(float(row["truth"]) for row in csv.DictReader(file) if row["fault"] == "worker_handover" and row["truth"])
+        shares = sorted(
+            float(row["truth"])
+            for row in csv.DictReader(file)
+            if row["fault"] == "worker_handover" and row["truth"] and row["outcome"] != "quiet"
+        )
     if not shares:
         return ""
     return (
         "With workers the trainings wait\nfor their data without any other fault, "
-        f"{shares[0]:.0%} to {shares[-1]:.0%} of a step: saying so in another case is neither right nor wrong."
+        f"{shares[0]:.0%} to {shares[-1]:.0%} of a step:\nsaying so in another case is neither right nor wrong, and "
+        "another finding counts as the first there."
     )
 
 

@@ -39,6 +39,8 @@ NEGATIVE_BELOW: Final = 0.03
 ON: Final = "on"
 """The dose of faults that have no size to choose."""
 
+WITH_WORKERS: Final = "two loader workers"
+
 Split = Literal["development", "held_out"]
 Clock = Literal["own", "wall", "memory"]
 """What a truth is a share of: own, the contention-free step A = cpu + max(0, T - cpu - runqueue); wall, T; memory, its bytes."""
@@ -85,6 +87,8 @@ class Fault:
         Detectors that count as the right cause, the one it is made for first.
     accepted
         Detectors whose finding is true besides, neither right nor wrong: the heading of a cause, a second view.
+    accepted_with_workers
+        Further ones in jobs whose loader has workers.
     doses
         Shares of the step that it is calibrated to, by split; (ON,) where it has no size to choose.
     clock
@@ -107,6 +111,7 @@ class Fault:
     inject: Callable[..., Any]
     about: str
     accepted: tuple[str, ...] = ()
+    accepted_with_workers: tuple[str, ...] = ()
     doses: Mapping[Split, tuple[Dose, ...]] = field(default_factory=lambda: BOTH)
     clock: Clock = "own"
     workloads: tuple[str, ...] = ()
@@ -172,6 +177,13 @@ class Case:
     seed: int = 0
     host: str = "quiet"
     control: str = ""
+
+    @property
+    def job(self) -> str:
+        """What kind of job it is."""
+        if self.kind == "ranks":
+            return "two ranks"
+        return WITH_WORKERS if self.setting == "workers" or self.control == "idle_workers" else "no loader workers"
 
     @property
     def id(self) -> str:

@@ -182,7 +182,7 @@ FAULTS: Final = (
     _fault("cold_read", ("slow_sample_read",), cold_read, doses=ONCE),
     _fault("cold_first_third", ("cold_cache",), cold_first_third, doses=ONCE, accepted=("data_stall", "slow_sample_read")),
     # Workers that compute take the training's core: that wait is true, and its own line.
-    _fault("heavy_transform", ("slow_transform",), heavy_transform, accepted=("data_stall", "cpu_contention")),
+    _fault("heavy_transform", ("slow_transform",), heavy_transform, accepted_with_workers=("cpu_contention",)),
     _fault("rare_slow_item", ("outlier_samples",), rare_slow_item, doses=ONCE, accepted=("data_stall", "outlier_steps")),
     # Workers that start take it too.
     _fault(

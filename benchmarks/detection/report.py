@@ -146,7 +146,7 @@ def _groups(whole: Scored) -> dict[str, dict[str, Score]]:
     shown = {
         "all": {"all": list(whole.said)},
         "split": grouped(whole.said, lambda each: each.case.split),
-        "job": grouped(whole.said, lambda each: _job(each.case)),
+        "job": grouped(whole.said, lambda each: each.case.job),
         "dose": grouped([each for each in whole.said if each.case.faults], lambda each: str(each.case.dose)),
         "host": grouped(whole.said, lambda each: each.case.host),
         "fault": grouped([each for each in whole.said if each.case.faults], lambda each: each.fault),
@@ -168,14 +168,7 @@ def _groups(whole: Scored) -> dict[str, dict[str, Score]]:
 
 
 def _place(title: str, case: Case) -> str:
-    return {"all": "all", "split": case.split, "job": _job(case), "host": case.host}[title]
-
-
-def _job(case: Case) -> str:
-    """What kind of job a case is."""
-    if case.kind == "ranks":
-        return "two ranks"
-    return "two loader workers" if case.setting == "workers" else "no loader workers"
+    return {"all": "all", "split": case.split, "job": case.job, "host": case.host}[title]
 
 
 def _cells(value: Score) -> list[str]:

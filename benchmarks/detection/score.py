@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from benchmarks.detection.case import Case, Fault, Found, Row, Truth
+from benchmarks.detection.case import WITH_WORKERS, Case, Fault, Found, Row, Truth
 
 Z: Final = 1.959963984540054  # two-sided 95 % of the normal distribution
 BINS: Final = 10
@@ -106,6 +106,8 @@ def judged(
     """
     labels = [(faults[truth.fault], truth) for truth in row.truths]
     accepted = {name for fault, _ in labels for name in fault.accepted} | set(accepted_in_control.get(row.case.control, ()))
+    if row.case.job == WITH_WORKERS:
+        accepted |= {name for fault, _ in labels for name in fault.accepted_with_workers}
     if row.seen.get("runqueue_share", 0.0) >= AMBIENT_RUNQUEUE:
         accepted.add(CONTENTION)
     ambient = {CONTENTION} & accepted

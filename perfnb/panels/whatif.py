@@ -212,8 +212,8 @@ class WhatIfPanel(Panel):
         """Give the chart what changed; drawing takes as long as all the rest."""
         now = self._impact()
         if self.chart is not None and not now.equals(self._drawn):
-            self._drawn = now
             self.chart.chart = impact_chart(now)
+            self._drawn = now
 
     def _settle_speed(self, seconds: float) -> None:
         if seconds > SLOW_S:

@@ -15,7 +15,7 @@ from perfnb.record.loader_hooks import LoaderHooks
 from perfnb.record.marks import Code, Marks
 from perfnb.record.module_hooks import ModuleHooks, without_hooks
 from perfnb.record.patches import Patch
-from perfnb.record.phases import SCALED_STEP
+from perfnb.record.phase_names import SCALED_STEP
 from perfnb.record.seen_config import seen_of_optimizer
 
 COLLECTIVES: Final = (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from perfnb.record.frameworks import accelerate
 from perfnb.record.marks import Code
 from perfnb.record.patches import Patch
-from perfnb.record.phases import DATA
+from perfnb.record.phase_names import DATA, INFERENCE_DATA
 from perfnb.record.seen_config import seen_of_iterator, seen_of_loader
 
 if TYPE_CHECKING:
@@ -71,8 +71,10 @@ class LoaderHooks:
         watch = self._watch
 
         def loader_iter(loader: Any) -> Any:
-            if watch.is_elsewhere() or not watch.is_grad_enabled():
+            if watch.is_elsewhere():
                 return original(loader)
+            if not watch.is_grad_enabled():
+                return self._for_inference(original, loader)
             kept = getattr(loader, "_iterator", None)  # where workers are persistent
             number = self._numbers.get(kept) if kept is not None else None
             number = next(self._next_number) if number is None else number
@@ -85,6 +87,14 @@ class LoaderHooks:
             return iterator
 
         return loader_iter
+
+    def _for_inference(self, original: Callable[..., Any], given: Any) -> Any:
+        """What a loader or its iterator gives to a model that does not train on it."""
+        self._watch.marks.mark(Code.ENTER, INFERENCE_DATA)
+        try:
+            return original(given)
+        finally:
+            self._watch.marks.mark(Code.LEAVE, INFERENCE_DATA)
 
     def _number_of(self, iterator: Any) -> int:
         number = self._numbers.get(iterator)
@@ -111,8 +121,10 @@ class LoaderHooks:
         watch, marks = self._watch, self._watch.marks
 
         def next_batch(iterator: Any) -> Any:
-            if watch.is_elsewhere() or not watch.is_grad_enabled():
+            if watch.is_elsewhere():
                 return original(iterator)
+            if not watch.is_grad_enabled():
+                return self._for_inference(original, iterator)
             if self._asked is None or self._asked() is not iterator:
                 self._asked, self._number = weakref.ref(iterator), self._number_of(iterator)
                 self._waiting = (DATA, self._number)

@@ -7,11 +7,11 @@ import functools
 import time
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from perfnb.record.marks import Code
-from perfnb.record.phases import INFERENCE
+from perfnb.record.phase_names import INFERENCE
 
 if TYPE_CHECKING:
     from perfnb.record.hooks import Watch
@@ -61,6 +61,12 @@ def without_hooks(original: Callable[..., Any]) -> Callable[..., Any]:
     return reduced
 
 
+def _largest(spent: Mapping[Any, int]) -> dict[Any, int]:
+    """Modules without those that take next to nothing."""
+    least = SMALLEST_SHARE * sum(spent.values())
+    return {module: own for module, own in spent.items() if own >= least}
+
+
 class ModuleHooks:
     """Marks the outermost forward pass of any module: as forward while gradients are recorded, else as inference.
 
@@ -70,14 +76,16 @@ class ModuleHooks:
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
-        self._roots: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # to its time while searching
+        # module to its time while searching: outermost ones with gradients, and without
+        self._roots: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._inferring: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self._handles: list[Any] = []
         self._depth = 0
         self._marked = -1  # depth at which the forward phase was opened
         self._is_inference = False  # whether the outermost pass records no gradients
         self._is_searching = False
         self._is_compiled = False
-        self._entered_ns = 0
+        self._entered_ns = self._began_ns = 0
         self._filter: Any = None
         self._refuses = False
         self.calls = 0
@@ -106,9 +114,8 @@ class ModuleHooks:
         if not self._roots or self._refuses:
             return
         self.remove()
-        least = SMALLEST_SHARE * sum(self._roots.values())
         try:
-            for root in [root for root, spent in self._roots.items() if spent >= least]:
+            for root in {**_largest(self._roots), **_largest(self._inferring)}:
                 self._handles.append(root.register_forward_pre_hook(Hook(self._before), prepend=True))
                 self._handles.append(root.register_forward_hook(Hook(self._after), always_call=True))
         except RuntimeError:  # a scripted module
@@ -119,6 +126,7 @@ class ModuleHooks:
         """Search or settle, at the end of a step of that number."""
         if not self._handles:
             return
+        self._depth, self._marked, self._is_inference = 0, -1, False  # an interrupt left no hook to say that its pass ended
         if self._is_searching:
             if step >= SEARCH_STEPS - 1:
                 self.settle()
@@ -166,7 +174,7 @@ class ModuleHooks:
             return
         if not watch.is_grad_enabled():
             if self._depth == 1:
-                self._is_inference = True
+                self._is_inference, self._began_ns = True, time.perf_counter_ns()
                 watch.marks.mark(Code.ENTER, INFERENCE)
         else:
             self._marked = self._depth
@@ -186,5 +194,7 @@ class ModuleHooks:
             watch.marks.mark(Code.LEAVE, "forward")
         if self._depth == 1 and self._is_inference:
             self._is_inference = False
+            if self._is_searching:
+                self._inferring[module] = self._inferring.get(module, 0) + time.perf_counter_ns() - self._began_ns
             watch.marks.mark(Code.LEAVE, INFERENCE)
         self._depth -= 1

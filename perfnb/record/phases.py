@@ -2,53 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from perfnb.record.clocks import runqueue_ns
 from perfnb.record.marks import Code, Mark
+from perfnb.record.phase_names import (
+    AFTER_FORWARD,
+    BY_HOOKS,
+    INFERENCE,
+    OF_INFERENCE,
+    OTHER,
+    SCALED_STEP,
+    UNSPLIT,
+    Phase,
+)
+from perfnb.record.phase_time import Spent, merged
 from perfnb.record.sources import Sources
 
-OTHER: Final = "other"
-INFERENCE: Final = "inference"
-"""Forward passes without gradients, and waiting for their batches: an evaluation, a teacher, samples that a policy draws."""
-
-UNSPLIT: Final = "unsplit"
-"""The rest of a step of which one of forward and backward was not seen: it holds that one."""
-
-SCALED_STEP: Final = "scaled optimizer"
-"""The optimizer phase that a gradient scaler opens round the optimizer's own; both are shown as optimizer."""
-
-DATA: Final = "data"
-"""Phase in which a batch is waited for. The hooks open it as a pair with the number of the loader's iterator."""
-
-_AFTER_FORWARD: Final = "after forward"
-"""Time since a forward pass, as long as it is not known whether it is for the loss: that is where backward() comes next."""
-
-_BY_HOOKS: Final = (DATA, "forward", "backward", "optimizer", INFERENCE)
+_OF_EVALUATION: Final = ("validation", "val_", "val/", "eval")
+"""How names of values begin that an evaluation gives."""
 
 SEVERAL_UPDATES: Final = "several optimizers stepped in one step: what backward() was called on is no one loss"
 CLOSURE: Final = "the optimizer calls backward() itself, several times a step: what it was called on is no one loss"
-
-Phase = str | tuple[str, int]
-
-
-@dataclass(slots=True)
-class _Spent:
-    """Time of one phase in one step."""
-
-    wall_ns: int = 0
-    cpu_ns: int = 0
-    runqueue_ns: int = 0
-    spans: list[tuple[Any, Any]] = field(default_factory=list)  # events of the device at the edges of its stretches
-
-    def add(self, more: _Spent) -> None:
-        """Take up another's time."""
-        self.wall_ns += more.wall_ns
-        self.cpu_ns += more.cpu_ns
-        self.runqueue_ns += more.runqueue_ns
-        self.spans += more.spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +85,7 @@ class PhaseFold:
         self._runqueue_ns: int | None = None
         self._stack: list[Phase] = []
         self._is_after_forward = False
-        self._spent: dict[Phase, _Spent] = {}
+        self._spent: dict[Phase, Spent] = {}
         self._sources = Sources()
         self._epoch = -1
         self._micro_batches = self._updates = self._closures = 0
@@ -138,7 +115,8 @@ class PhaseFold:
         if code <= Code.END:
             self._advance(mark)
         if code == Code.ENTER:
-            self._settle("forward" if what == "backward" else OTHER)
+            if what not in OF_INFERENCE:  # a teacher may run between the student and its loss
+                self._settle("forward" if what == "backward" else OTHER)
             self._stack.append(what)
             self.forwards += what == "forward"
             self._enter(what)
@@ -160,7 +138,8 @@ class PhaseFold:
         if what == "forward":
             self._sources.forward()
         elif what == INFERENCE:
-            self._sources.use(trains=False)
+            if not any(isinstance(each, tuple) for each in self._stack):  # of a dataset's own model, while it makes a batch
+                self._sources.use(trains=False)
         elif what == "backward":
             self._sources.use(trains=True)
             self._closures += "optimizer" in self._stack
@@ -200,10 +179,10 @@ class PhaseFold:
         if self._start_ns is None or before is None:
             self._start_ns = wall
             return
-        phase = self._stack[-1] if self._stack else _AFTER_FORWARD if self._is_after_forward else OTHER
+        phase = self._innermost()
         spent = self._spent.get(phase)
         if spent is None:
-            spent = self._spent[phase] = _Spent()
+            spent = self._spent[phase] = Spent()
         spent.wall_ns += wall - before[0]
         spent.cpu_ns += cpu - before[1]
         if runqueue is not None and before[2] is not None:
@@ -211,6 +190,12 @@ class PhaseFold:
             spent.runqueue_ns += runqueue - before[2]
         if event is not None and before[3] is not None:
             spent.spans.append((before[3], event))
+
+    def _innermost(self) -> Phase:
+        """The phase under way; inference only where it is inside of no other: of a dataset that runs a model it is data."""
+        if not self._stack:
+            return AFTER_FORWARD if self._is_after_forward else OTHER
+        return next((each for each in reversed(self._stack) if each not in OF_INFERENCE), self._stack[-1])
 
     def _move(self, exchange_ns: int) -> None:
         """Give the end of a backward pass, in which it only waited for other ranks, to communication.
@@ -224,7 +209,7 @@ class PhaseFold:
         left = backward.wall_ns - moved
         cpu = max(backward.cpu_ns - left, 0)
         runqueue = max(backward.runqueue_ns - (left - (backward.cpu_ns - cpu)), 0)
-        communication = self._spent.setdefault("communication", _Spent())
+        communication = self._spent.setdefault("communication", Spent())
         for name, value in {"wall_ns": moved, "cpu_ns": cpu, "runqueue_ns": runqueue}.items():
             setattr(backward, name, getattr(backward, name) - value)
             setattr(communication, name, getattr(communication, name) + value)
@@ -237,14 +222,15 @@ class PhaseFold:
             pass
         if phase == "backward":
             self._micro_batches += 1
-        self._is_after_forward = phase == "forward" and not self._stack
+        if phase not in OF_INFERENCE:
+            self._is_after_forward = phase == "forward" and not self._stack
 
     def _settle(self, phase: Phase) -> None:
         """Give the time since a forward pass to a phase: to forward where backward() comes next, since it went on the loss."""
         self._is_after_forward = False
-        since = self._spent.pop(_AFTER_FORWARD, None)
+        since = self._spent.pop(AFTER_FORWARD, None)
         if since is not None:
-            self._spent.setdefault(phase, _Spent()).add(since)
+            self._spent.setdefault(phase, Spent()).add(since)
 
     def _close(self, mark: Mark, out: Folded) -> None:
         self._settle(OTHER)
@@ -255,7 +241,7 @@ class PhaseFold:
         out.add("steps", (self.step, self._start_ns, end_ns, self._was_profiled, max(self._epoch, 0), micro_batches))
         trained = "optimizer" in self._spent or SCALED_STEP in self._spent
         split = not trained or ("forward" in self._spent) == ("backward" in self._spent)
-        for phase, spent in _merged(self._spent, evaluated).items():
+        for phase, spent in merged(self._spent, evaluated).items():
             if phase == OTHER and not spent.wall_ns:
                 continue
             name = UNSPLIT if phase == OTHER and not split else phase
@@ -272,31 +258,19 @@ class PhaseFold:
         self._skipped = False
         self._was_profiled = self._is_profiled
         # what a hook opened and an exception left open ends here; a scaler's step and the user's phases go on
-        self._stack = [phase for phase in self._stack if phase not in _BY_HOOKS]
+        self._stack = [phase for phase in self._stack if phase not in BY_HOOKS]
 
     def _value(self, mark: Mark, out: Folded) -> None:
         name, value, given, step = mark[1]
-        own = self._told_step() if given else self.step
+        own = self._told_step(name) if given else self.step
         out.values.append(Late(own if step is None else step, mark[2], name, value))
 
-    def _told_step(self) -> int:
-        """The step of a value; the one that just ended, where the training has only been evaluated since."""
-        is_before = not (self._spent.keys() - {OTHER, INFERENCE} or self._stack)
-        return self.step - 1 if self.step and is_before else self.step
+    def _told_step(self, name: str = "") -> int:
+        """The step that a value belongs to which comes after an edge and before any phase: the one that just ended.
 
-
-def _merged(spent: Mapping[Phase, _Spent], evaluated: frozenset[int | None]) -> dict[str, _Spent]:
-    """Phases as they are shown.
-
-    A scaler's share of the optimizer's step belongs to it; waiting for batches to evaluate on belongs to evaluating.
-    """
-    merged: dict[str, _Spent] = {}
-    for phase, more in spent.items():
-        if isinstance(phase, tuple):
-            name = INFERENCE if phase[1] in evaluated else phase[0]
-        else:
-            name = "optimizer" if phase == SCALED_STEP else phase
-        one = merged.setdefault(name, more)
-        if one is not more:
-            one.add(more)
-    return merged
+        A value of an evaluation belongs there also after the evaluation itself, and its batches.
+        """
+        since = set(self._spent)
+        if name.startswith(_OF_EVALUATION):
+            since = {each for each in since if isinstance(each, str)} - {OTHER, *OF_INFERENCE}
+        return self.step - 1 if self.step and not since and not self._stack else self.step

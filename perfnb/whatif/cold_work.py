@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from perfnb.whatif.loader_uncrowded import NEXT, Phases
+from perfnb.whatif.loader_terms import NEXT, Phases
 from perfnb.whatif.shared_cores import Actor
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perfnb.whatif.loader_queue import simulate, steady_step_us
 from perfnb.whatif.loader_settings import DEFAULT_PREFETCH
-from perfnb.whatif.loader_uncrowded import Phases
+from perfnb.whatif.loader_terms import Phases
 from perfnb.whatif.uncertainty import Estimate
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from typing import Any, Final
 
-from perfnb.whatif.loader_uncrowded import NEXT, Costs, Delivery, Phases, uncrowded
+from perfnb.whatif.loader_terms import NEXT, Costs, Delivery, Phases
+from perfnb.whatif.loader_uncrowded import uncrowded
 from perfnb.whatif.shared_cores import IDLE, Actor, Phase, run_actors
 
 Consumer = Sequence[Phases] | Callable[[], Actor]

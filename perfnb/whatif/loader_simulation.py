@@ -15,7 +15,7 @@ from perfnb.whatif.cold_work import Cooling, cooling_loop
 from perfnb.whatif.loader_epochs import epoch_start_us
 from perfnb.whatif.loader_queue import Consumer, steady_spacings_us
 from perfnb.whatif.loader_settings import DEFAULT_PREFETCH
-from perfnb.whatif.loader_uncrowded import Phases
+from perfnb.whatif.loader_terms import Phases
 from perfnb.whatif.prepared import per_step
 from perfnb.whatif.rank_model import RankModel, Time
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from perfnb.whatif.rank_model import RankModel
 
 T = TypeVar("T")
+_UNCHANGED = "unchanged"
 
 _kept: WeakKeyDictionary[StepModel, dict[tuple[Any, ...], Any]] = WeakKeyDictionary()
 
@@ -35,4 +36,13 @@ def per_step(model: StepModel, what: str, rank: RankModel, values: Mapping[str, 
     if key not in kept:
         kept[key] = make()
     found: list[T] = kept[key]
+    return found
+
+
+def unchanged(model: StepModel) -> StepModel:
+    """The model without its edits, the same one at each call."""
+    kept = _kept.setdefault(model, {})
+    if (_UNCHANGED,) not in kept:
+        kept[(_UNCHANGED,)] = model.unchanged
+    found: StepModel = kept[(_UNCHANGED,)]
     return found

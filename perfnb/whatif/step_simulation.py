@@ -17,7 +17,7 @@ from perfnb.whatif.known_parts import part_share
 from perfnb.whatif.loader_queue import Consumer
 from perfnb.whatif.loader_simulation import cooling_of, loaded_steps_us, loading_us, phases_of, waited_us
 from perfnb.whatif.phase_work import edited_times
-from perfnb.whatif.prepared import per_step
+from perfnb.whatif.prepared import per_step, unchanged
 from perfnb.whatif.rank_model import RankModel, Time
 from perfnb.whatif.segments import Program
 from perfnb.whatif.trace_replay import spacings_alone_us, training_loop, uncrowded_loop
@@ -43,7 +43,7 @@ def simulated_step_us(model: StepModel, rows: Sequence[int], chosen: Mapping[str
     values = {name: estimate.value for name, estimate in model.estimates.items()} | dict(chosen)
     step = _blended_us(model, rows, values)
     if "gain" in values:
-        now = _step_us(model.unchanged, rows, {}, frozenset())
+        now = _step_us(unchanged(model), rows, {}, frozenset())
         step = now + values["gain"] * (step - now)
     return step
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import cycle
 
 from perfnb.whatif.loader_queue import FIRST_MEASURED_STEP, MEASURED_STEPS, Consumer
-from perfnb.whatif.loader_uncrowded import NEXT
+from perfnb.whatif.loader_terms import NEXT
 from perfnb.whatif.segments import Program, Row, Segment, Wait
 from perfnb.whatif.shared_cores import Actor
 

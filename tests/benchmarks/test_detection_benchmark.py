@@ -13,6 +13,7 @@ import pytest
 import perfnb
 from benchmarks.detection import storage
 from benchmarks.detection.case import ONCE, Case, Fault, Found, Measured, Row, Truth
+from benchmarks.detection.run import cases as cases_of
 from benchmarks.detection.score import Share, counts, judged, median_and_p90, score
 from perfnb.record.run_folder import FolderSink
 from perfnb.run import Run
@@ -126,6 +127,34 @@ def test_waiting_is_true_of_a_training_that_waits_for_its_workers_without_a_faul
     ]
     assert [(each.outcome, each.is_first) for each in said[(of,)]] == [("hit", True), ("accepted", True)]
     assert [(each.outcome, each.is_first) for each in slow] == [("hit", False), ("accepted", True)]
+
+
+def test_workers_that_compute_may_take_the_core_and_nobody_else() -> None:
+    heavy = replace(SLOW, id="heavy_transform", expects=("slow_transform",), accepted_with_workers=("cpu_contention",))
+    alone = row({"heavy_transform": 0.4}, found("cpu_contention", 0.5), found("slow_transform", 0.4))
+    workers = replace(alone, case=replace(alone.case, setting="workers"))
+
+    said = [judged(each, {heavy.id: heavy}, ACCEPTED) for each in (alone, workers)]
+
+    assert [(hit.is_first, other.outcome) for hit, other in said] == [(False, "false alarm"), (True, "accepted")]
+
+
+def test_a_case_is_of_a_kind_of_job() -> None:
+    single = case("slow_item")
+    ranks = replace(single, kind="ranks", setting="small")
+    healthy = case(control="idle_workers")
+
+    jobs = [each.job for each in (single, replace(single, setting="workers"), healthy, ranks)]
+
+    assert jobs == ["no loader workers", "two loader workers", "two loader workers", "two ranks"]
+
+
+def test_a_fault_of_some_settings_has_cases_of_those_alone() -> None:
+    pytest.importorskip("torch")
+    cases = [each for each in cases_of("held_out") if each.faults == ("worker_handover",)]
+
+    assert {each.setting for each in cases} == {"workers"}
+    assert len({each.workload for each in cases}) == 3
 
 
 def test_scores_of_hand_made_results() -> None:

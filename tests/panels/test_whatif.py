@@ -103,6 +103,18 @@ def test_apply_makes_a_new_config_and_shows_the_diff(opened: Open, config: dict[
     assert panel.apply_button.disabled
 
 
+def test_a_chart_whose_bars_stay_is_not_drawn_again(opened: Open) -> None:
+    panel = opened()
+    panel.num_workers.value = 4
+    drawn = panel.chart.spec
+
+    panel.apply_button.click()
+
+    assert panel.chart.spec is drawn
+    panel.num_workers.value = 2
+    assert panel.chart.spec is not drawn
+
+
 def test_undo_gives_the_config_back_and_names_what_it_takes_back(opened: Open, config: dict[str, Any]) -> None:
     panel = opened(config=config)
     panel.num_workers.value = 3

@@ -6,6 +6,7 @@ import itertools
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -230,13 +231,57 @@ def test_a_teacher_inside_a_step_is_inference_and_the_student_is_forward() -> No
     optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
 
     with watched() as told:
-        for inputs, _ in _loader(4):
+        for inputs, _ in _loader(12):
+            found = student(inputs)
             with torch.no_grad():
                 wanted = teacher(inputs)
-            (student(inputs) - wanted).square().mean().backward()
+            (found - wanted).square().mean().backward()
             optimizer.step()
 
-    assert [told.phases(step).keys() for step in (1, 2, 3)] == [ALL | {"inference"}] * 3
+    # also in the steps in which only outermost modules have hooks
+    assert [told.phases(step).keys() for step in range(1, 12)] == [ALL | {"inference"}] * 11
+
+
+def test_waiting_for_batches_to_evaluate_on_is_inference_wherever_gradients_are_off() -> None:
+    class Slow(torch.utils.data.Dataset):  # type: ignore[misc]
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, _: int) -> Any:
+            time.sleep(0.02)
+            return torch.zeros(8), torch.zeros(1)
+
+    model = _model()
+
+    with watched() as told:
+        _train(model, _loader(3))
+        with torch.no_grad():
+            for inputs, _ in torch.utils.data.DataLoader(Slow(), batch_size=1):
+                model(inputs)
+        _train(model, _loader(1))
+
+    assert told.phases(3)["inference"] > 40e6
+    assert told.phases(3)["other"] < 40e6
+    assert told.watch.seen["dataset_size"] == 4
+
+
+def test_an_evaluation_that_is_interrupted_hides_no_later_one() -> None:
+    class Interrupted(torch.nn.Module):
+        def forward(self, *_: Any) -> Any:
+            raise KeyboardInterrupt
+
+    model = _model()
+
+    with watched() as told:
+        _train(model, _loader(3))
+        with torch.no_grad(), pytest.raises(KeyboardInterrupt):
+            Interrupted()(torch.zeros(1, 8))
+        _train(model, _loader(1))
+        with torch.no_grad():
+            model(torch.zeros(1, 8))
+        _train(model, _loader(1))
+
+    assert told.phases(4).keys() == ALL | {"inference"}
 
 
 def test_gradients_that_are_switched_on_inside_are_a_forward_pass() -> None:

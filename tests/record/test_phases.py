@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from perfnb.record.marks import Code, Mark
-from perfnb.record.phases import SCALED_STEP, Folded, PhaseFold
+from perfnb.record.phase_names import SCALED_STEP
+from perfnb.record.phases import Folded, PhaseFold
 
 ENTER, LEAVE, EDGE = Code.ENTER, Code.LEAVE, Code.EDGE
 
@@ -53,7 +54,7 @@ def test_what_follows_a_forward_pass_is_of_the_loss_only_where_backward_comes_ne
 
     folded = PhaseFold().fold(_marks(*told))
 
-    assert _walls(folded, 0) == {"forward": 20, "inference": 3, "other": 12, "backward": 10, "data": 5, "optimizer": 10}
+    assert _walls(folded, 0) == {"forward": 27, "inference": 3, "other": 5, "backward": 10, "data": 5, "optimizer": 10}
 
 
 def test_cpu_and_run_queue_go_with_their_phase() -> None:
@@ -162,7 +163,7 @@ def test_a_value_given_between_two_steps_belongs_to_the_one_that_ended() -> None
     assert [(value.step, value.value) for value in values if value.name == "loss"] == [(0, 0.5)]
 
 
-def test_a_value_given_after_an_evaluation_between_two_steps_belongs_to_the_one_that_ended() -> None:
+def test_a_validation_loss_between_two_steps_belongs_to_the_one_that_ended() -> None:
     evaluation: list[tuple[int, object, int]] = [(ENTER, "inference", 2010), (LEAVE, "inference", 2090)]
     value = (Code.VALUE, ("validation_loss", 0.5, True, None), 2095)
 
@@ -170,6 +171,43 @@ def test_a_value_given_after_an_evaluation_between_two_steps_belongs_to_the_one_
 
     assert [(each.step, each.name) for each in folded.values if each.name == "validation_loss"] == [(1, "validation_loss")]
     assert _walls(folded, 2)["inference"] == 80
+
+
+def test_a_value_of_an_evaluation_belongs_to_the_step_that_ended_and_one_of_a_rollout_to_the_next() -> None:
+    batch: list[tuple[int, object, int]] = [(ENTER, ("data", 7), 2010), (LEAVE, ("data", 7), 2020)]
+    inference: list[tuple[int, object, int]] = [(ENTER, "inference", 2020), (LEAVE, "inference", 2090)]
+    values: list[tuple[int, object, int]] = [
+        (Code.VALUE, (name, 0.5, True, None), 2095) for name in ("val_loss", "reward", "value_loss")
+    ]
+
+    folded = PhaseFold().fold(_marks(*_step(0), *_step(1000), *batch, *inference, *values, *_step(2100)))
+
+    assert {each.name: each.step for each in folded.values if each.value == 0.5} == {"val_loss": 1, "reward": 2, "value_loss": 2}
+
+
+def test_inference_inside_another_phase_is_part_of_it() -> None:
+    told = [
+        (ENTER, "validate", 0),
+        (ENTER, "inference", 10),
+        (LEAVE, "inference", 40),
+        (LEAVE, "validate", 50),
+        (ENTER, ("data", 1), 50),
+        (ENTER, "inference", 60),
+        (LEAVE, "inference", 70),
+        (LEAVE, ("data", 1), 80),
+        (ENTER, "inference data", 80),
+        (ENTER, "inference", 85),
+        (LEAVE, "inference", 95),
+        (LEAVE, "inference data", 100),
+        (ENTER, "backward", 100),
+        (LEAVE, "backward", 105),
+        (ENTER, "optimizer", 105),
+        (EDGE, "optimizer", 110),
+    ]
+
+    walls = _walls(PhaseFold().fold(_marks(*told)), 0)
+
+    assert walls == {"validate": 50, "data": 30, "inference": 20, "backward": 5, "optimizer": 5}
 
 
 def test_a_value_given_within_a_step_belongs_to_it() -> None:

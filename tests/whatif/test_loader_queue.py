@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfnb.whatif.loader_queue import merged, simulate, steady_step_us
-from perfnb.whatif.loader_uncrowded import NEXT, Phases
+from perfnb.whatif.loader_terms import NEXT, Phases
 from perfnb.whatif.shared_cores import Actor
 
 
