@@ -270,7 +270,7 @@ class PhaseFold:
 
         A value of an evaluation belongs there also after the evaluation itself, and its batches.
         """
-        since = set(self._spent)
+        since: set[Phase] = set(self._spent)
         if name.startswith(_OF_EVALUATION):
-            since = {each for each in since if isinstance(each, str)} - {OTHER, *OF_INFERENCE}
+            since = {each for each in since if isinstance(each, str) and each not in (OTHER, *OF_INFERENCE)}
         return self.step - 1 if self.step and not since and not self._stack else self.step
