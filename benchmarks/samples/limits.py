@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-APART: Final = MappingProxyType({"detection": 6_000_000, "prediction": 2_600_000})
+APART: Final = MappingProxyType({"detection": 10_000_000, "prediction": 2_600_000})
 """Bytes of folders that hold hundreds of runs each."""
 
 REST: Final = 5_000_000
