@@ -87,7 +87,8 @@ def used_steps(run: Run) -> pd.DataFrame:
     Of each rank all but the first where three or more were recorded (its copy waits for earlier work: 40 ms in the ResNet-50
     traces of Kineto), and but the last if more than 5 % of it lies after the last device event: its device work was cut off.
     Of a recording with a profiler's window only the steps in the window on a device job, since only there device work was
-    recorded; only the others on a CPU job, since the profiler's cost is in those.
+    recorded; only the others on a CPU job, since the profiler's cost is in those. Of a log that times its phases in some steps
+    only those steps.
 
     Examples
     --------
@@ -108,7 +109,24 @@ def used_steps(run: Run) -> pd.DataFrame:
             if after > _LARGEST_CUT_SHARE * last["duration_us"]:
                 ordered = ordered.iloc[:-1]
         kept.append(ordered)
-    return pd.concat(kept) if kept else run.steps
+    used = pd.concat(kept) if kept else run.steps
+    return _with_known_phases(run, used)
+
+
+def _with_known_phases(run: Run, used: pd.DataFrame) -> pd.DataFrame:
+    """Used steps of which each phase has a time, where a log has such: what it did not measure would count as 0 in shares.
+
+    A trace knows its phases of each step, and only those of a step without a backward cannot be told apart.
+    """
+    is_unknown = run.phases[["wall_us", *(f"{kind}_us" for kind in _SPLIT)]].isna().all(axis=1)
+    if not run.host_ops.empty or not is_unknown.any():
+        return used
+    unknown = pd.MultiIndex.from_frame(run.phases.loc[is_unknown, ["rank", "step"]])
+    for steps in (used, run.steps):  # the first step of a rank may be the only one whose phases were timed
+        known = steps[~pd.MultiIndex.from_frame(steps[["rank", "step"]]).isin(unknown)]
+        if len(known):
+            return known
+    return used
 
 
 def _with_its_clock(run: Run) -> pd.DataFrame:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from perfnb import json_output
+from perfnb.config.file_home import FileHome
 from perfnb.diagnose import diagnose
 from perfnb.errors import PerfnbError
 from perfnb.performance_optimizer_applied import Applied, applied
 from perfnb.performance_optimizer_entries import bottlenecks, hyperparameters, recommendation, together
-from perfnb.performance_optimizer_inputs import run_of
+from perfnb.performance_optimizer_inputs import checked_units, run_of
 from perfnb.report_content import reported
 from perfnb.report_environment import config_rows
 from perfnb.report_file import html_page
@@ -24,8 +26,15 @@ SCHEMA: Final = 1
 """Version of the dicts: rises when a key goes or changes its meaning."""
 
 
+_BOTTLENECKS: Final = "bottlenecks.json"
+_PAGE: Final = "optimization_report.html"
+_REPORT: Final = "optimization_report.json"
+_APPLIED: Final = "applied.json"
+_LONGEST: Final = 200
+
+
 class OutputError(PerfnbError):
-    """The output folder cannot be made or written: says why."""
+    """The output folder cannot be made or written: says why, and whether a config file was changed before that."""
 
 
 class PerformanceOptimizer:
@@ -37,7 +46,7 @@ class PerformanceOptimizer:
     Parameters
     ----------
     output_dir
-        Folder for what it saves; made where it does not exist.
+        Folder for what it saves; made where it does not exist. `~` is the home of a user, here as in all other paths.
     units
         Unit of columns that do not say their own, as in `perfnb.read_metrics`: `{"*_time": "s"}`.
 
@@ -49,7 +58,9 @@ class PerformanceOptimizer:
     Raises
     ------
     OutputError
-        If the folder cannot be made.
+        If the folder cannot be made or written.
+    LogFormatError
+        If units is no mapping.
 
     Examples
     --------
@@ -61,18 +72,16 @@ class PerformanceOptimizer:
     """
 
     def __init__(self, output_dir: str | os.PathLike[str], *, units: Mapping[str, str] | None = None) -> None:
-        self.output_dir = Path(output_dir).expanduser()
-        self._units = units
-        try:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            message = f"output_dir {clean(self.output_dir, 200)} cannot be made a folder: {error.strerror}"
-            raise OutputError(message) from error
+        self._units = checked_units(units)
+        self.output_dir = _made(output_dir)
+        self._check_folder()
 
     def analyze_training_bottlenecks(
         self, training_metrics: Any, memory_snapshots: Any = None, system_metrics: Any = None
     ) -> list[dict[str, Any]]:
-        """Bottlenecks of a training, largest severity first; saved as bottlenecks.json.
+        """Bottlenecks of a training, largest severity first.
+
+        Saved as bottlenecks.json, beside them the verdict, not_measured and notes, as `analyze_and_optimize` has them.
 
         Parameters
         ----------
@@ -93,12 +102,16 @@ class PerformanceOptimizer:
         Raises
         ------
         PerfnbError
-            If the metrics cannot be read: the message says what is there and what to pass.
+            If the metrics cannot be read, or the folder cannot be written: the message says what is there and what to pass.
         """
+        self._check_folder(_BOTTLENECKS)
         run = run_of(training_metrics, memory_snapshots, system_metrics, units=self._units)
         diagnosis = diagnose(run)
         found = bottlenecks(diagnosis)
-        self._save("bottlenecks.json", {"schema": SCHEMA, "verdict": verdict(diagnosis).sentence, "bottlenecks": found})
+        content = {"schema": SCHEMA, "verdict": verdict(diagnosis).sentence, "bottlenecks": found}
+        answers = json_output.analysis(diagnosis, ())
+        content |= {name: answers[name] for name in ("not_measured", "notes")}
+        self._write(self.output_dir / _BOTTLENECKS, _text(content))
         return found
 
     def analyze_and_optimize(
@@ -129,12 +142,13 @@ class PerformanceOptimizer:
         PerfnbError
             If the metrics or the config cannot be read, or the folder cannot be written.
         """
+        self._check_folder(_PAGE, _REPORT)
         run = run_of(training_metrics, memory_snapshots, config=current_config, units=self._units)
         told = reported(run, current_config)
         diagnosis = told.diagnosis
         answers = json_output.analysis(diagnosis, ())
         pairs = enumerate(zip(told.suggestions, told.shown, strict=True), 1)
-        page, file = self.output_dir / "optimization_report.html", self.output_dir / "optimization_report.json"
+        page, file = self.output_dir / _PAGE, self.output_dir / _REPORT
         report = {
             "schema": SCHEMA,
             "verdict": verdict(diagnosis).sentence,
@@ -153,8 +167,9 @@ class PerformanceOptimizer:
             "config": dict(config_rows(told.config)),
             "saved": {"html": str(page), "json": str(file)},
         }
-        self._write(page, html_page(told))
-        self._save(file.name, report)
+        texts = {page: html_page(told), file: _text(report)}
+        for path, text in texts.items():
+            self._write(path, text)
         return report
 
     def apply_optimization_recommendations(self, recommendations: Any, current_config: Any) -> Applied:
@@ -179,17 +194,65 @@ class PerformanceOptimizer:
         ------
         PerfnbError
             If something is no recommendation, or the config cannot be read or written.
+        OutputError
+            If the folder cannot be written. The config is as it was then, or the message says that it was changed, and where its
+            backup lies.
         """
+        self._check_folder(_APPLIED)
         done = applied(recommendations, current_config)
-        self._save("applied.json", {"schema": SCHEMA, "applied": done.applied, "refused": done.refused})
+        try:
+            self._write(self.output_dir / _APPLIED, _text({"schema": SCHEMA, "applied": done.applied, "refused": done.refused}))
+        except OutputError as error:
+            message = f"{error}{_but_changed(done)}"
+            raise OutputError(message) from error
         return done
 
-    def _save(self, name: str, content: Mapping[str, Any]) -> None:
-        self._write(self.output_dir / name, json_output.as_json(content) + "\n")
+    def _check_folder(self, *names: str) -> None:
+        """See that files of these names can be written, before anything else is done."""
+        try:
+            with tempfile.TemporaryFile(dir=self.output_dir, prefix=".perfnb-"):
+                taken = next((name for name in names if (self.output_dir / name).is_dir()), None)
+        except OSError as error:
+            message = f"output_dir {clean(self.output_dir, _LONGEST)} cannot be written: {error.strerror}"
+            raise OutputError(message) from error
+        if taken is not None:
+            message = f"{clean(self.output_dir / taken, _LONGEST)} cannot be written: it is a folder; name another output_dir"
+            raise OutputError(message)
 
     def _write(self, path: Path, content: str) -> None:
         try:
             write_whole(path, content.encode("utf-8", errors="backslashreplace"))
         except OSError as error:
-            message = f"{clean(path, 200)} cannot be written: {error.strerror}; what was there is as it was"
+            message = f"{clean(path, _LONGEST)} cannot be written: {error.strerror}; that file is as it was"
             raise OutputError(message) from error
+
+
+def _made(output_dir: Any) -> Path:
+    """The folder, made where it was not."""
+    if not isinstance(output_dir, (str, os.PathLike)) or not os.fsdecode(output_dir).strip():
+        message = f"output_dir is {clean(repr(output_dir), _LONGEST)}: pass the path of a folder, '.' for the current one"
+        raise OutputError(message)
+    given = os.fsdecode(output_dir)
+    try:
+        folder = Path(given).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"output_dir {clean(given, _LONGEST)} cannot be made a folder: {error.strerror}"
+        raise OutputError(message) from error
+    except (RuntimeError, ValueError) as error:  # ~ of a user who is not there; a character that no path has
+        message = f"output_dir {clean(given, _LONGEST)} is no path of a folder: {clean(error, _LONGEST)}; pass another"
+        raise OutputError(message) from error
+    return folder
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    return json_output.as_json(content) + "\n"
+
+
+def _but_changed(done: Applied) -> str:
+    """What to say of a config file that was changed before something went wrong."""
+    config = done.config
+    if not done.applied or not isinstance(config, FileHome) or config.backup is None:
+        return ""
+    path, backup = clean(config.path, _LONGEST), clean(config.backup, _LONGEST)
+    return f"; but the config was changed already: {path}, and what it held before lies in {backup}"

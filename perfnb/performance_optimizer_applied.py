@@ -9,7 +9,7 @@ from perfnb.apply import apply, preview
 from perfnb.config.as_config import as_config
 from perfnb.config.home import Home
 from perfnb.config.mapping import has_knob, value_of
-from perfnb.errors import PerfnbError
+from perfnb.errors import ConfigError, PerfnbError
 from perfnb.fix import Suggestion
 from perfnb.prediction import Change
 from perfnb.safe_text import clean
@@ -70,9 +70,7 @@ def applied(recommendations: Any, config: Any) -> Applied:
     changed_by: dict[str, str] = {}
     for number, given in enumerate(_entries(recommendations), 1):
         strategy, changes, reason = _read(given, number, start)
-        again = next((change.knob for change in changes if change.knob in changed_by), None)
-        if again is not None:
-            reason = f"{again} was changed by {changed_by[again]} already: apply one, measure, and ask again"
+        reason = reason or _again(changes, changed_by)
         after, reason, paste = _tried(changes, home, reason)
         if reason:
             refused.append({"strategy": strategy, "reason": reason, "paste": paste})
@@ -87,6 +85,18 @@ def applied(recommendations: Any, config: Any) -> Applied:
             }
         )
     return Applied(apply(taken, config) if taken else _untouched(config, start), done, refused)
+
+
+def _again(changes: tuple[Change, ...], changed_by: Mapping[str, str]) -> str:
+    """Why a knob may not be changed again; empty where none is."""
+    knobs = [change.knob for change in changes]
+    twice = next((knob for knob in knobs if knobs.count(knob) > 1), None)
+    if twice is not None:
+        return f"it names {clean(twice, _LONGEST)} {knobs.count(twice)} times: leave the change that counts, and apply it again"
+    again = next((knob for knob in knobs if knob in changed_by), None)
+    if again is not None:
+        return f"{clean(again, _LONGEST)} was changed by {changed_by[again]} already: apply one, measure, and ask again"
+    return ""
 
 
 def _tried(changes: tuple[Change, ...], home: Home, reason: str) -> tuple[Home, str, list[str]]:
@@ -144,7 +154,10 @@ def _read(given: Any, number: int, home: Home) -> tuple[str, tuple[Change, ...],
             f"pass entries of report['{_LIST}']"
         )
         raise RecommendationError(message)
-    changes = tuple(_change(each, home) for each in listed)
+    try:
+        changes = tuple(_change(each, home) for each in listed)
+    except ConfigError as error:  # the config has the knob at several places: only this entry is about it
+        return strategy, (), str(error)
     return strategy, changes, "" if changes else "it changes nothing of a config"
 
 

@@ -232,6 +232,15 @@ def test_cutting_a_kernel_in_two_changes_nothing(ops: list[tuple[str, int, int]]
     assert np.allclose(step_ledger(device_run(cut))["time_us"], step_ledger(device_run(ops))["time_us"])
 
 
+def test_steps_in_which_a_phase_was_not_timed_are_not_used() -> None:
+    steps = table_from_text("steps", "rank step start_us duration_us\n0 1 0 9\n0 2 9 9")
+    phases = table_from_text("phases", "rank step phase wall_us\n0 1 data 6\n0 1 other 3\n0 2 data -\n0 2 other -")
+    host = table_from_text("host_ops", f"{HOST}\n0 1 1 operator aten::mul 0 1 -")
+
+    assert used_steps(Run(steps=steps, phases=phases))["step"].to_list() == [1]
+    assert used_steps(Run(steps=steps, phases=phases, host_ops=host))["step"].to_list() == [1, 2]  # a trace
+
+
 def test_a_breakdown_by_anything_else_is_refused() -> None:
     with pytest.raises(PerfnbError, match="use 'window' or 'step'"):
         device_breakdown(Run(), by="kernel")  # type: ignore[arg-type]

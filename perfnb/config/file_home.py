@@ -44,7 +44,7 @@ class FileHome(Home):
     Parameters
     ----------
     path
-        A .json, .yaml, .yml or .toml file.
+        A .json, .yaml, .yml or .toml file; `~` is the home of a user.
     dialect, names
         As in `Home`.
     content
@@ -63,8 +63,8 @@ class FileHome(Home):
         names: Mapping[str, Path] | None = None,
         content: bytes | None = None,
     ) -> None:
-        super().__init__(FilePath(path), dialect, names)
-        self.path = FilePath(path)
+        self.path = _expanded(path)
+        super().__init__(self.path, dialect, names)
         self.format = _format_of(self.path)
         self.content = read_bytes(self.path) if content is None else content
         self.backup: FilePath | None = None
@@ -157,6 +157,13 @@ class FileHome(Home):
                 raise
             message = f"{self._name} {error}"
             raise ConfigError(message) from error
+
+
+def _expanded(path: str | os.PathLike[str]) -> FilePath:
+    try:
+        return FilePath(path).expanduser()
+    except RuntimeError:  # there is no such user, but there may be a file of that name
+        return FilePath(path)
 
 
 def _format_of(path: FilePath) -> TextFormat:

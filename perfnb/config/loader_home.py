@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from perfnb.config.dialects.plain import PLAIN
 from perfnb.config.home import Home
-from perfnb.config.tree import ABSENT, Path, refused
+from perfnb.config.tree import ABSENT, Path, own, refused
 from perfnb.errors import ConfigError, NoPlaceError
 from perfnb.safe_text import clean
 
@@ -130,6 +130,7 @@ def _is_iterable(dataset: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
+    value = own(value)
     if value is None or type(value) in (bool, int, float, str):
         return ascii(value)
     name = getattr(value, "__name__", None)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from perfnb.config.tree import DEEPEST, Path, children, rebuilt
+from perfnb.config.tree import DEEPEST, Path, children, own, rebuilt
 from perfnb.errors import ConfigError
 from perfnb.safe_text import clean
 
@@ -41,7 +41,7 @@ def value_of(config: Mapping[str, Any], knob: str) -> Any:
     value: Any = config
     for key in path_of(config, knob):
         value = value[key]
-    return value
+    return own(value)
 
 
 def with_values(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,6 +116,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return {str(name): "<hidden>" if _secret(name, inner) else _plain(inner, depth + 1) for name, inner in names.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(inner, depth + 1) for inner in value]
+    value = own(value)
     if value is None or type(value) in (bool, int, float, str):
         return value
     try:

@@ -67,7 +67,24 @@ def at(node: Any, path: Path) -> Any:
         if names is None or name not in names:
             return ABSENT
         node = names[name]
-    return node
+    return own(node)
+
+
+def own(value: Any) -> Any:
+    """A number of numpy as Python's own, also in a list or tuple; any other value as it is.
+
+    Configs that were worked out hold them, and they are no int to whoever looks for one. numpy is not imported for it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> own(np.int64(4)), own((np.float64(0.5), "cosine"))
+    (4, (0.5, 'cosine'))
+    """
+    if type(value) in (list, tuple):
+        made = [_own(each) for each in value]
+        return value if all(one is other for one, other in zip(made, value, strict=True)) else type(value)(made)
+    return _own(value)
 
 
 def rebuilt(node: Any, edits: Mapping[Path, Any]) -> Any:
@@ -117,6 +134,8 @@ def can_grow(node: Any) -> bool:
 def same(one: Any, other: Any) -> bool:
     """Whether two values are equal and of one type, in depth: 0, 0.0 and False differ, a list and a tuple do not.
 
+    A number of numpy is what it is to Python.
+
     Examples
     --------
     >>> same([1, 2], (1, 2)), same(0, False), same(float("nan"), float("nan"))
@@ -126,6 +145,7 @@ def same(one: Any, other: Any) -> bool:
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+    one, other = _own(one), _own(other)
     if type(one) is not type(other):
         return False
     try:
@@ -143,6 +163,13 @@ def is_omegaconf(node: Any) -> bool:
     """Whether a node is an OmegaConf config, without importing OmegaConf."""
     kind = getattr(sys.modules.get("omegaconf"), "DictConfig", None)
     return kind is not None and isinstance(node, kind)
+
+
+def _own(value: Any) -> Any:
+    if type(value).__module__ != "numpy" or getattr(value, "shape", None) != ():
+        return value
+    plain = value.item()  # also of an array without axes
+    return plain if type(plain) in (bool, int, float, str) else value
 
 
 def _rebuilt_mapping(node: Mapping[Any, Any], values: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from datetime import timedelta
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,8 @@ class Column:
         Where a NaN was written, rather than nothing.
     unit, is_given
         Its unit once that is known, and whether the caller gave it.
+    is_durations
+        Whether its values were objects that state their unit, such as timedelta: the numbers are microseconds.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Column:
     is_nan: NDArray[np.bool_]
     unit: str | None = None
     is_given: bool = False
+    is_durations: bool = False
 
     @property
     def largest(self) -> float:
@@ -79,19 +83,58 @@ def numbers_of(values: pd.Series) -> tuple[Floats, NDArray[np.bool_], list[str]]
     texts: list[str] = []
     for place in np.flatnonzero(unknown):
         item = items[place]
-        if (isinstance(item, str) and item.strip().lower() in ("nan", "-nan", "+nan")) or (item is not None and item != item):  # noqa: PLR0124 - the test for NaN
+        if _is_nan(item):
             is_nan[place] = True
         elif isinstance(item, str) and item.strip().lower() not in ("", "none", "null", "na", "<na>", "-"):
             texts.append(item)
     return found, is_nan, texts
 
 
+def durations_of(values: pd.Series) -> tuple[Floats, list[str]] | None:
+    """A column of durations, such as timedelta, in microseconds, and what in it is none; None where it has no durations.
+
+    Examples
+    --------
+    >>> durations_of(pd.Series([timedelta(milliseconds=20), None, np.timedelta64(30, "ms"), 5], dtype=object))
+    (array([20000.,    nan, 30000.,    nan]), ['5'])
+    """
+    kind = getattr(values.dtype, "kind", "O")
+    if kind == "m":
+        microseconds = values / pd.Timedelta(microseconds=1)  # type: ignore[operator] # by its kind, a Series of durations
+        return microseconds.to_numpy(dtype="float64", na_value=np.nan), []
+    if kind != "O" or not any(isinstance(item, (timedelta, np.timedelta64)) for item in values):
+        return None
+    found = np.array([_microseconds(item) for item in values], dtype=np.float64)
+    is_other = [not isinstance(item, (timedelta, np.timedelta64)) and item is not None and item is not pd.NaT for item in values]
+    others = [item for item, is_one in zip(values, is_other, strict=True) if is_one]
+    return found, [str(item) for item in others if item is not pd.NA and not _is_nan(item)]
+
+
+def _microseconds(item: Any) -> float:
+    try:
+        if isinstance(item, np.timedelta64):
+            return float(item / np.timedelta64(1, "us"))
+        return float(item / timedelta(microseconds=1)) if isinstance(item, timedelta) else np.nan
+    except TypeError:  # years and months are of no length
+        return np.nan
+
+
+def _is_nan(item: Any) -> bool:
+    if isinstance(item, str):
+        return item.strip().lower() in ("nan", "-nan", "+nan")
+    try:
+        return item is not None and bool(item != item)  # noqa: PLR0124 - the test for NaN
+    except (TypeError, ValueError, RuntimeError):  # several values, of which some may be NaN
+        return False
+
+
 def _plain(item: object) -> object:
     """A cell as pandas can convert it: numbers of other libraries, such as tensors of one element, by `float`."""
     if item is None or isinstance(item, (str, float)):
         return item
+    single = getattr(item, "item", None)
     try:
-        return float(item)  # type: ignore[arg-type]
+        return float(single() if callable(single) else item)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError):
         return None
     except OverflowError:

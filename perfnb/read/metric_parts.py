@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from perfnb.errors import LogFormatError
-from perfnb.read.metric_column import Column, Floats, numbers_of
+from perfnb.read.metric_column import Column, Floats, durations_of, numbers_of
 from perfnb.read.metric_meaning import Meaning, meaning, normalised
 from perfnb.read.metric_rows import Rows
 from perfnb.read.metric_units import Units
@@ -141,19 +141,26 @@ def part_of(rows: Rows, units: Units) -> Part:
 
 def _column(part: Part, name: str, values: pd.Series, means: Meaning | None) -> Column | None:
     """The column as numbers; None, and a note, where it holds text."""
-    found, is_nan, texts = numbers_of(values)
+    durations = durations_of(values)
+    if durations is not None and means is not None and means.quantity.kind not in ("time", "moment"):
+        part.texts.append(name)
+        return None
+    found, is_nan, texts = numbers_of(values) if durations is None else (durations[0], np.isnan(durations[0]), durations[1])
     if texts and len(texts) >= np.isfinite(found).sum():
         part.texts.append(name)
         return None
     if texts:
+        what = "number" if durations is None else "duration"
         part.notes.append(
             f"{part.origin}: {count(len(texts), 'value')} of {clean(name, _SHOWN)!r} "
-            f"{'is' if len(texts) == 1 else 'are'} no number ({clean(texts[0], 40)!r}), and read as missing"
+            f"{'is' if len(texts) == 1 else 'are'} no {what} ({clean(texts[0], 40)!r}), and read as missing"
         )
     if not np.isfinite(found).any() and not np.isinf(found).any() and not is_nan.any():
         part.texts.append(name)
         return None
-    return Column(name, part.origin, means or _UNKNOWN, found, is_nan)
+    if durations is not None and means is None:
+        part.notes.append(f"{part.origin}: durations of {clean(name, _SHOWN)!r} are in metrics, in microseconds")
+    return Column(name, part.origin, means or _UNKNOWN, found, is_nan, is_durations=durations is not None)
 
 
 def _take_moment(part: Part, name: str, values: pd.Series, means: Meaning, units: Units) -> None:

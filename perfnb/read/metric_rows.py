@@ -9,18 +9,16 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 
 from perfnb.errors import LogFormatError
 from perfnb.read.log_text import lines_of, parsed, text_of
-from perfnb.text import clean, count
+from perfnb.read.metric_cells import MOST_COLUMNS, flat
+from perfnb.read.metric_frame import from_frame
+from perfnb.text import clean
 
 Source = pd.DataFrame | Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | PathLike[str]
 """What a table of a log may be given as."""
-
-MOST_COLUMNS: Final = 20_000
-"""Most columns of a log; more are values written as names."""
 
 _SEPARATORS: Final = (",", "\t", ";")
 _PARQUET: Final = b"PAR1"
@@ -30,12 +28,16 @@ _LISTS: Final = ("log_history", "history", "metrics", "records", "rows", "data",
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """The rows of one input: its frame as written, a label for messages, the base name of its file, and notes."""
+    """The rows of one input: its frame as written, a label for messages, the base name of its file, and notes.
+
+    `is_of_one_rank` says that one rank alone writes such a log, so that a step that is there again is no other rank's.
+    """
 
     frame: pd.DataFrame
     label: str
     file: str | None = None
     notes: tuple[str, ...] = ()
+    is_of_one_rank: bool = False
 
 
 def rows_of(source: Source | object, label: str) -> Rows:
@@ -56,7 +58,7 @@ def rows_of(source: Source | object, label: str) -> Rows:
     if isinstance(source, (str, PathLike)):
         rows = _file(Path(fspath(source)), label)
     elif isinstance(source, pd.DataFrame):
-        rows = Rows(source.reset_index(drop=True), label)
+        rows = Rows(from_frame(source, label), label)
     elif isinstance(source, Mapping):
         rows = Rows(_from_lists(source, label), label)
     elif isinstance(source, Sequence):
@@ -69,7 +71,7 @@ def rows_of(source: Source | object, label: str) -> Rows:
         twice = ", ".join(repr(clean(name, _SHOWN)) for name in frame.columns[frame.columns.duplicated()].unique()[:3])
         message = f"{rows.file or label} has two columns named {twice}: rename one"
         raise LogFormatError(message)
-    frame = _flat(frame, label)
+    frame = flat(frame, label)
     if frame.empty:
         message = f"{rows.file or label} holds no rows: pass at least one row of values"
         raise LogFormatError(message)
@@ -91,7 +93,7 @@ def _file(path: Path, label: str) -> Rows:
         raise LogFormatError(message) from error
     if start.startswith(_PARQUET):
         try:
-            return Rows(pd.read_parquet(path), label, path.name)
+            return Rows(from_frame(pd.read_parquet(path), label), label, path.name)
         except ImportError as error:
             message = f"{path.name} is Parquet, which needs pyarrow: pip install pyarrow"
             raise LogFormatError(message) from error
@@ -180,7 +182,9 @@ def _from_dicts(items: Sequence[Any], label: str) -> pd.DataFrame:
 
 def _from_lists(lists: Mapping[str, Any], label: str) -> pd.DataFrame:
     columns = {
-        name: values for name, values in lists.items() if isinstance(values, Iterable) and not isinstance(values, (str, Mapping))
+        name: values
+        for name, values in lists.items()
+        if isinstance(values, Iterable) and not isinstance(values, (str, Mapping)) and getattr(values, "ndim", 1) != 0
     }
     if not columns or len(columns) < len(lists):
         other = next((name for name in lists if name not in columns), None)
@@ -195,40 +199,3 @@ def _from_lists(lists: Mapping[str, Any], label: str) -> pd.DataFrame:
         message = f"{label}: lists of different lengths ({shown}): each must have one value per row"
         raise LogFormatError(message)
     return pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in made.items()})
-
-
-def _flat(frame: pd.DataFrame, label: str) -> pd.DataFrame:
-    """The frame with a column of its own for each value of a list or dict in a cell: `gpu_utilization.0`."""
-    if len(frame.columns) > MOST_COLUMNS:
-        message = f"{label} has {count(len(frame.columns), 'column')}, over {MOST_COLUMNS:,}: values must not be part of names"
-        raise LogFormatError(message)
-    for _ in range(4):  # depth of what is unfolded: {"gpus": [{"memory": {"used": 1}}]}
-        nested = [name for name in frame.columns if frame[name].dtype == object and _has_nested(frame[name])]
-        if not nested:
-            break
-        frame = pd.concat([_unfolded(frame[name]) if name in nested else frame[[name]] for name in frame.columns], axis=1)
-        if len(frame.columns) > MOST_COLUMNS:
-            message = f"{label}: lists and dicts in cells unfold to more than {MOST_COLUMNS:,} columns: keep them out of the log"
-            raise LogFormatError(message)
-    return frame
-
-
-def _has_nested(values: pd.Series) -> bool:
-    kinds = (dict, list, tuple, np.ndarray)
-    return any(isinstance(value, kinds) and not (isinstance(value, np.ndarray) and value.ndim == 0) for value in values)
-
-
-def _unfolded(values: pd.Series) -> pd.DataFrame:
-    def items(value: Any) -> dict[str, Any]:
-        if isinstance(value, Mapping):
-            return {f"{values.name}.{key}": item for key, item in value.items()}
-        if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0):
-            return {f"{values.name}.{number}": item for number, item in enumerate(value)}
-        return {str(values.name): value}
-
-    rows = [items(value) for value in values]
-    names = dict.fromkeys(name for row in rows for name in row)
-    if len(names) > MOST_COLUMNS:
-        message = f"{clean(values.name, _SHOWN)} unfolds to more than {MOST_COLUMNS:,} columns: keep it out of the log"
-        raise LogFormatError(message)
-    return pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=object, index=values.index) for name in names})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from itertools import pairwise
+from typing import Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -10,14 +11,20 @@ from numpy.typing import NDArray
 
 from perfnb.errors import LogFormatError
 from perfnb.read.metric_column import Floats
+from perfnb.read.metric_meaning import meaning
 from perfnb.read.metric_parts import Part
 from perfnb.text import clean, count
 
+Repeats = Literal["question", "restart", "latest"]
+"""What a step may be that is there twice: rows of several ranks unless the log goes back to a step after its first; or also
+unless it starts anew; or, where one rank alone writes such a log, what was written later."""
+
 _OF_RANKS: Final = ("steps", "phases", "training")
+_TIMES: Final = ("steps", "phases")
 _MOST_RESUMES: Final = 50  # a log that goes back more often is not one training that was resumed
 
 
-def with_steps(part: Part, rank: int | None, *, later_wins: bool) -> Part:
+def with_steps(part: Part, rank: int | None, *, repeats: Repeats = "question") -> Part:
     """The rows of a training log, one per rank and step (and GPU), each with its rank and step, in that order.
 
     Parameters
@@ -26,8 +33,8 @@ def with_steps(part: Part, rank: int | None, *, later_wins: bool) -> Part:
         The log.
     rank
         Rank of a log that names none; 0 if None.
-    later_wins
-        Whether a step that is there twice is a training that was resumed, whatever else it could be.
+    repeats
+        What a step may be that is there twice.
 
     Raises
     ------
@@ -49,7 +56,7 @@ def with_steps(part: Part, rank: int | None, *, later_wins: bool) -> Part:
     if not made.size:
         message = f"{made.origin}: no row is left to read ({'; '.join(made.notes)})"
         raise LogFormatError(message)
-    made = _one_row_per_step(made, later_wins=later_wins)
+    made = _one_row_per_step(made, repeats)
     keys = [made.step, made.rank] if made.gpu is None else [made.gpu, made.step, made.rank]
     return made.taken(np.lexsort([key for key in keys if key is not None]))
 
@@ -61,7 +68,7 @@ def _numbered(part: Part) -> Floats:
     return np.asarray(keys.groupby(list(keys.columns), dropna=False).cumcount(), dtype=np.float64)
 
 
-def _one_row_per_step(part: Part, *, later_wins: bool) -> Part:
+def _one_row_per_step(part: Part, repeats: Repeats) -> Part:
     if part.gpu is not None and part.rank is not None and len(np.unique(part.rank)) == 1:
         own = [(column.name, values) for column, values in part.found if column.meaning.quantity.table in _OF_RANKS]
         if _clash(own, pd.DataFrame({"rank": part.rank, "step": part.step})) is not None:
@@ -78,12 +85,14 @@ def _one_row_per_step(part: Part, *, later_wins: bool) -> Part:
     clash = _clash(_values(part), keys)
     if clash is None:
         return _joined(part, keys)
-    resumed = _resumed(part, later_wins=later_wins)
+    resumed = _resumed(part, repeats)
     if resumed is not None:
-        return _one_row_per_step(resumed, later_wins=True)
-    if later_wins:
-        return _joined(part, keys)
-    raise LogFormatError(clash)
+        return _one_row_per_step(resumed, repeats)
+    times = [(column.name, values) for column, values in part.found if column.meaning.quantity.table in _TIMES]
+    if repeats != "latest" or _clash(times, keys) is not None:  # no trainer writes two times of one step
+        raise LogFormatError(clash)
+    part.notes.append("rows of one step contradict one another: of each column the last value counts")
+    return _joined(part, keys)
 
 
 def _keys(part: Part) -> pd.DataFrame:
@@ -101,7 +110,14 @@ def _restarts_each_epoch(part: Part, keys: pd.DataFrame) -> bool:
 
 
 def _values(part: Part) -> list[tuple[str, Floats]]:
-    return [*((column.name, values) for column, values in part.found), *part.rest]
+    """Columns of which rows of one step hold the same; further counters and clocks, as wandb's _step, go on within a step."""
+    rest = [(name, values) for name, values in part.rest if not _is_counter(name, part.origin)]
+    return [*((column.name, values) for column, values in part.found), *rest]
+
+
+def _is_counter(name: str, origin: str) -> bool:
+    found = meaning(name, origin)
+    return found is not None and found.quantity.table == "row"
 
 
 def _clash(columns: list[tuple[str, Floats]], keys: pd.DataFrame) -> str | None:
@@ -145,7 +161,7 @@ def _joined(part: Part, keys: pd.DataFrame) -> Part:
     return made
 
 
-def _resumed(part: Part, *, later_wins: bool) -> Part | None:
+def _resumed(part: Part, repeats: Repeats) -> Part | None:
     """The rows that a training kept which went on from an earlier step; None where the log does not look like that."""
     kept = np.ones(part.size, dtype=np.bool_)
     said: list[str] = []
@@ -154,7 +170,7 @@ def _resumed(part: Part, *, later_wins: bool) -> Part | None:
         rows = np.flatnonzero(part.rank == one)
         steps = part.step[rows]
         falls = np.flatnonzero(np.diff(steps) < 0) + 1
-        if not later_wins and (len(falls) > _MOST_RESUMES or (len(falls) and steps[falls].min() <= steps[0])):
+        if repeats != "latest" and not _is_one_training(part, rows, falls, may_restart=repeats == "restart"):
             return None
         for fall in falls:
             again = rows[:fall][(steps[:fall] >= steps[fall]) & kept[rows[:fall]]]
@@ -168,6 +184,22 @@ def _resumed(part: Part, *, later_wins: bool) -> Part | None:
     made = part.taken(_places(kept))
     made.notes.append(f"resumed: {'; '.join(said[:5])}{f' and {len(said) - 5} more times' if len(said) > 5 else ''}")  # noqa: PLR2004 - fits a line
     return made
+
+
+def _is_one_training(part: Part, rows: NDArray[np.intp], falls: NDArray[np.intp], *, may_restart: bool) -> bool:
+    """Whether rows that go back to an earlier step can be those of a training that went on from there."""
+    assert part.step is not None  # noqa: S101 - set before
+    steps = part.step[rows]
+    if len(falls) > _MOST_RESUMES:
+        return False
+    if part.time_us is not None and part.since_1970 and (part.time_us[rows[falls]] < part.time_us[rows[falls - 1]]).any():
+        return False  # what goes on does so later
+    restarts = steps[falls] <= steps[0]
+    if not may_restart:
+        return not restarts.any()
+    stretches = np.split(steps, falls)
+    # ranks whose rows are one after the other do the same steps; a training that starts anew seldom ends where it did before
+    return not any(restarts[place] and np.array_equal(before, after) for place, (before, after) in enumerate(pairwise(stretches)))
 
 
 def _dropped(part: Part, away: NDArray[np.bool_], why: str) -> Part:

@@ -1,4 +1,4 @@
-"""Steps and phases of a log: durations and moments put on one time line, with what contradicts itself refused."""
+"""Steps of a log: durations and moments put on one time line, with what contradicts itself refused."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ import pandas as pd
 from perfnb.errors import LogFormatError
 from perfnb.read.metric_column import Floats
 from perfnb.read.metric_parts import Part
-from perfnb.text import clean, count, duration, share
+from perfnb.read.metric_phases import phases_of
+from perfnb.text import count, duration
 
-PHASES: Final = ("data", "transfer", "forward", "backward", "communication", "optimizer")
-_TOLERANCE: Final = 0.01  # timers of phases and of the step are read at slightly different moments
-_MOST_LONGER: Final = 0.2  # of the rows: more is no accident of timers
 _MOST_TIME: Final = 1.05  # of the time between two rows that their steps can have taken
 _LEAST_TIME: Final = 0.01
 _FEWEST_ROWS: Final = 2
@@ -94,8 +92,8 @@ def times_of(part: Part, origin_us: float) -> Times:
     steps = steps[np.isfinite(steps["start_us"])]
     if len(steps) < known.sum():
         notes.append(f"{count(int(known.sum()) - len(steps), 'step')} without a moment left out")
-    phases, communication = _phases(part, length, known & np.isfinite(moments), notes, missing)
-    return Times(steps, phases, moments, communication, missing, notes)
+    phases = phases_of(part, length, known & np.isfinite(moments), missing.get("steps"))
+    return Times(steps, phases.frame, moments, phases.communication_us, missing | phases.missing, notes + phases.notes)
 
 
 def _are_whole(values: Floats) -> bool:
@@ -148,73 +146,3 @@ def _check_moments(part: Part, length: Floats, moments: Floats) -> None:
             'pass the true ones, as units={"step_time": "ms", "timestamp": "s"}'
         )
         raise LogFormatError(message)
-
-
-def _phases(
-    part: Part, length: Floats, known: np.ndarray, notes: list[str], missing: dict[str, str]
-) -> tuple[pd.DataFrame, Floats | None]:
-    named = {column.meaning.quantity.column: values for column, values in part.found if column.meaning.quantity.table == "phases"}
-    wall: dict[str, Floats] = {phase: named[phase] for phase in PHASES if phase in named}
-    if not wall:
-        missing["phases"] = "the log has no times of phases: log data_loading_time, forward_time, backward_time, optimizer_time"
-        return pd.DataFrame(columns=["rank", "step", "phase", "wall_us"]), None
-    if not known.any():
-        missing["phases"] = missing.get("steps", "no step has a time")
-        notes.append("times of phases without times of steps are left out")
-        return pd.DataFrame(columns=["rank", "step", "phase", "wall_us"]), None
-    names = {column.meaning.quantity.column: column.name for column, _ in part.found if column.meaning.quantity.table == "phases"}
-    communication = None
-    if "communication" in wall and len(wall) > 1 and _is_overlapped(wall, length, known):
-        communication = wall.pop("communication")
-        missing["phases.communication"] = (
-            "with communication_time the phases are longer than their steps and without it they are not: communication overlaps "
-            "other phases, and how much of it is exposed the log does not say; it is metric communication_us"
-        )
-        notes.append(missing["phases.communication"])
-    table = np.vstack([values[known] for values in wall.values()])
-    step = length[known]
-    total = np.nansum(table, axis=0)
-    longer = total > (1.0 + _TOLERANCE) * step
-    if longer.mean() > _MOST_LONGER:
-        sums = ", ".join(f"{clean(names[phase], 40)} {duration(float(np.nanmedian(wall[phase][known])))}" for phase in wall)
-        where = f"{share(float(longer.mean()))} of {count(len(step), 'row')}"
-        message = (
-            f"phases are longer than their step in {where}: medians are {sums}, of "
-            f"a step of {duration(float(np.median(step)))}: one of the units is wrong, pass the true ones, as "
-            f'units={{"{clean(names[next(iter(wall))], 40)}": "ms"}}'
-        )
-        raise LogFormatError(message)
-    if longer.any():
-        notes.append(
-            f"phases are longer than their step by more than 1 % in {count(int(longer.sum()), 'row')} of {len(step):,}: "
-            "there the phases are missing"
-        )
-    table[:, longer] = np.nan
-    over = (total > step) & ~longer
-    if over.any():
-        notes.append(f"phases longer than their step by up to 1 % are scaled to it, in {count(int(over.sum()), 'row')}")
-        table[:, over] *= (step / np.where(total > 0.0, total, 1.0))[over]
-    lacking = np.isnan(table).any(axis=0)
-    other = np.where(lacking, np.nan, np.maximum(step - table.sum(axis=0), 0.0))
-    if lacking.all():
-        missing["phases.other"] = "no row has a time for each of its phases"
-    assert part.rank is not None and part.step is not None  # noqa: S101, PT018 - with_steps set them
-    order: list[str] = [*wall, "other"]
-    frame = pd.DataFrame(
-        {
-            "rank": np.repeat(part.rank[known].astype(np.int64), len(order)),
-            "step": np.repeat(part.step[known].astype(np.int64), len(order)),
-            "phase": pd.Categorical(np.tile(order, len(step)), categories=order),
-            "wall_us": np.vstack([table, other]).T.ravel(),
-        }
-    )
-    return frame, communication
-
-
-def _is_overlapped(wall: dict[str, Floats], length: Floats, known: np.ndarray) -> bool:
-    """Whether communication runs beside other phases: they fit in their steps without it, it fits alone, both do not."""
-    rest = np.nansum(np.vstack([values[known] for phase, values in wall.items() if phase != "communication"]), axis=0)
-    own = np.nan_to_num(wall["communication"][known])
-    most = (1.0 + _TOLERANCE) * length[known]
-    fits = [float((values > most).mean()) <= _MOST_LONGER for values in (rest, own, rest + own)]
-    return fits[0] and fits[1] and not fits[2]

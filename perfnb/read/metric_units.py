@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -82,20 +82,23 @@ class Units:
     used: set[str]
 
     @classmethod
-    def of(cls, units: Mapping[str, str] | None) -> Units:
+    def of(cls, units: Mapping[str, Any] | str | None) -> Units:
         """A reading's units.
 
         Raises
         ------
         LogFormatError
-            If a unit is none.
+            If a unit is none, or they are no mapping.
         """
+        if units is not None and not isinstance(units, Mapping):  # a caller without types
+            message = f'units is a {type(units).__name__}: pass a mapping of column to unit, e.g. {{"*_time": "ms"}}'
+            raise LogFormatError(message)
         known = {unit for factors in _FACTORS.values() for unit in factors if not unit.rstrip("/s").endswith("?")}
         for name, unit in (units or {}).items():
-            if unit not in known:
+            if not isinstance(unit, str) or unit not in known:
                 message = f"units: {clean(unit, _SHOWN)!r} of {clean(name, _SHOWN)!r} is no unit: use {', '.join(sorted(known))}"
                 raise LogFormatError(message)
-        return cls(dict(units or {}), {}, [], set())
+        return cls({str(name): unit for name, unit in (units or {}).items()}, {}, [], set())
 
     def stated(self, name: str, quantity: str) -> str | None:
         """The caller's unit of a column: by its name, by its quantity, or by a pattern such as `*_time`."""
@@ -129,6 +132,8 @@ class Units:
         if factors is None:
             return column, column.numbers
         given = self.stated(column.name, column.meaning.quantity.name)
+        if column.is_durations:  # they state their unit, whatever a pattern says of others
+            given = "us"
         unit = given or self._known(column, largest)
         if unit is None:
             self.asked.append(column)
@@ -177,6 +182,8 @@ class Units:
         """Moments of a column in us, and whether they count from 1970; None where their unit has to be asked for."""
         known = column.numbers[np.isfinite(column.numbers)]
         unit = self.stated(column.name, column.meaning.quantity.name) or column.meaning.unit
+        if column.is_durations:
+            unit = "us"
         if unit is None:
             unit = next((unit for start, unit in _MOMENTS if column.largest >= start), None)
             if unit is None:

@@ -15,7 +15,7 @@ from perfnb.read.metric_column import Floats
 from perfnb.read.metric_parts import Part, part_of
 from perfnb.read.metric_rows import Rows, Source, rows_of
 from perfnb.read.metric_samples import samples_of
-from perfnb.read.metric_steps import with_steps
+from perfnb.read.metric_steps import Repeats, with_steps
 from perfnb.read.metric_tables import allocator_table, machine, metrics_table, rest, shares, together, training_table
 from perfnb.read.metric_times import Times, times_of
 from perfnb.read.metric_units import Units
@@ -117,7 +117,7 @@ def run_of_rows(
     config, units, rank
         As in `read_metrics`.
     later_wins
-        Whether a step that is there twice is a resumed training, whose later row counts.
+        Whether a step that is there twice may be a training that started anew, whose later row counts.
     missing
         Reasons that the caller knows better, by signal.
 
@@ -135,7 +135,8 @@ def run_of_rows(
     parts = [part_of(rows, known_units) for rows in read]
     conventions = known_units.finish(str(name) for rows in read for name in rows.frame.columns)
     names_ranks = parts[0].rank is not None
-    training = with_steps(parts[0], rank, later_wins=later_wins)
+    repeats: Repeats = "question" if not later_wins else "latest" if read[0].is_of_one_rank else "restart"
+    training = with_steps(parts[0], rank, repeats=repeats)
     others = [_with_rank(part, rank) for part in parts[1:]]
     origins, clock_notes = _origins([training, *others])
     times = times_of(training, origins[0])
@@ -228,11 +229,11 @@ def _moments(part: Part, origin: float, training: Part, times: Times) -> Floats:
 def _world_size(config: Mapping[str, Any] | None, ranks: int, *, names_ranks: bool) -> int | None:
     for name in _WORLD_SIZE:
         stated = (config or {}).get(name)
-        if isinstance(stated, int) and not isinstance(stated, bool) and stated > 0:
+        if isinstance(stated, (int, np.integer)) and not isinstance(stated, bool) and stated > 0:
             if stated < ranks:
                 message = f"config says {name} {stated}, and the log has {ranks} ranks: correct the config"
                 raise LogFormatError(message)
-            return stated
+            return int(stated)
     return ranks if names_ranks else None
 
 

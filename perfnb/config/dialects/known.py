@@ -12,7 +12,7 @@ from perfnb.config.dialects.huggingface import HUGGINGFACE
 from perfnb.config.dialects.lightning import LIGHTNING
 from perfnb.config.dialects.plain import PLAIN
 from perfnb.config.rules import Rule
-from perfnb.config.tree import ABSENT, DEEPEST, Path, can_grow, children
+from perfnb.config.tree import ABSENT, DEEPEST, Path, can_grow, children, own
 from perfnb.errors import ConfigError
 
 DIALECTS: Final[Mapping[str, Dialect]] = {
@@ -74,7 +74,7 @@ def view(node: Any, dialect: Dialect | None = None, depth: int = 0) -> dict[Any,
         if name in claims or name in seen:
             continue
         if children(value) is None:
-            seen[name] = value
+            seen[name] = own(value)
         elif dialect.sections is None or name in dialect.sections:
             seen[name] = view(value, depth=depth + 1)
     return seen

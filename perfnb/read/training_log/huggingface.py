@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -91,7 +92,7 @@ def _log(file: Path, state: dict[str, Any], notes: list[str]) -> Log:
                 "and after a resume train_runtime tells of the last session only"
             )
         rows.append(whole)
-    read_rows = rows_of(rows, "log_history")
+    read_rows = replace(rows_of(rows, "log_history"), is_of_one_rank=True)
     config = {name: state[name] for name in _CONFIG if state.get(name) is not None}
     if isinstance(config.get("max_steps"), int):
         config["planned_steps"] = config["max_steps"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,7 +40,7 @@ def read(path: Path) -> Log:
     if not path.is_file():
         message = f"{path.parent.name} holds no {NAME}: name a folder version_N of Lightning's CSVLogger"
         raise LogFormatError(message)
-    rows = rows_of(path, "training_metrics")
+    rows = replace(rows_of(path, "training_metrics"), is_of_one_rank=True)
     config, said = hyperparameters(path.parent)
     missing = {
         "phases": "a Lightning log has no times of phases: record with perfnb's callback",

@@ -13,7 +13,8 @@ from urllib.parse import unquote, urlsplit
 import pandas as pd
 
 from perfnb.errors import LogFormatError
-from perfnb.read.metric_rows import MOST_COLUMNS, Rows
+from perfnb.read.metric_cells import MOST_COLUMNS
+from perfnb.read.metric_rows import Rows
 from perfnb.read.training_log.log import Log, one_of
 from perfnb.text import clean, count
 
