@@ -31,7 +31,7 @@ def _text(stall: int, runqueue: float, *, workers: int = 8, ranks: int = 1) -> d
     title="More loader workers than cores",
     claims=(*STALL_PARTS, *RUNQUEUE_CLAIMS),
     needs=("loader",),
-    after=("worker_restart",),
+    after=("worker_restart", "cpu_quota_throttling"),
     injected_by="many_workers",
     recorded_only_when="the detection benchmark injects it",
     source="a run-queue share of .3 is a prior; torch.utils.data warns where num_workers is over the number of usable cores",
@@ -95,9 +95,10 @@ def oversubscribed_workers(
 
     They are too many where they are more than there are cores. Waiting for them counts where they spend at least .3 of their
     time on the run queue; that the training thread waits for a core itself, where the job's own processes use at least .8 of
-    all cores on average: there it is they who take it. It matters because each further worker takes memory and switches, and
-    the training thread has to share its core. What it says is the most that fewer workers give back: where samples need more
-    CPU time than there is, they only wait less for one another. It cannot tell workers from other processes of the same job.
+    all cores on average: there it is they who take it; what the kernel counts as held back by a CPU quota is the quota's. It
+    matters because each further worker takes memory and switches, and the training thread has to share its core. What it says
+    is the most that fewer workers give back: where samples need more CPU time than there is, they only wait less for one
+    another. It cannot tell workers from other processes of the same job.
     """
     stall = loader_stall(ledger, steps, config, host_samples, phases)
     none = stall.rows.iloc[:0].assign(lost_us=0.0)
