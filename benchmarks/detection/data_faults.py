@@ -165,9 +165,6 @@ def padded_text(plan: Plan, amount_share: float) -> Sides:
 
 
 _BASE: Final = ("data_stall",)
-HANDOVER: Final = "worker_handover"
-"""The fault that every training with workers has here; where it is one, other cases of that training may show it too."""
-
 _TEXT: Final = ("gru_language_model", "small_transformer")
 
 
@@ -196,6 +193,6 @@ FAULTS: Final = (
         clock="wall",
         accepted=("data_stall", "slow_transform", "cpu_contention"),
     ),
-    _fault(HANDOVER, _BASE, worker_handover, doses=ONCE, settings=("workers",), accepted=("cpu_contention",)),
+    _fault("worker_handover", _BASE, worker_handover, doses=ONCE, settings=("workers",), accepted=("cpu_contention",)),
     _fault("padded_text", ("padding_waste",), padded_text, workloads=_TEXT, accepted=()),
 )

@@ -73,19 +73,35 @@ def _rank_loader_sleep(base: Training) -> Sides:
     return base, base  # the job calibrates the pause: see `sleep_share`
 
 
+def _gradient_exchange(base: Training) -> Sides:
+    """Nothing is added: what exchanging the gradients of the plain training takes."""
+    return base, replace(base, syncs="none")
+
+
 def _slow_link(base: Training) -> Sides:
     wide = replace(base, wide_bytes=_LINK_BYTES)
     return replace(wide, link_bit_per_s=_SLOW_BIT_PER_S), wide
 
 
+# Two ranks and the threads that exchange for them are more than two cores: that some wait for one is true in each.
 FAULTS: Final[tuple[Fault, ...]] = (
+    Fault(
+        "gradient_exchange",
+        "communication",
+        ("exposed_communication",),
+        _gradient_exchange,
+        "nothing is added; without: no gradients exchanged",
+        accepted=("cpu_contention", "undersized_batch"),
+        doses=ONCE,
+        clock="wall",
+    ),
     Fault(
         "wide_layers",
         "communication",
         ("exposed_communication",),
         _wide_layers,
         "8 MiB of weights that cost little to compute, half the batch; without: no gradients exchanged",
-        accepted=("undersized_batch",),
+        accepted=("cpu_contention", "undersized_batch"),
         doses=ONCE,
         clock="wall",
     ),
@@ -95,7 +111,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         ("small_collectives",),
         _tiny_buckets,
         "32 layers of 108 kB in buckets of .1 MB; without: DistributedDataParallel's own buckets",
-        accepted=("exposed_communication",),
+        accepted=("cpu_contention", "exposed_communication"),
         doses=ONCE,
         clock="wall",
     ),
@@ -105,7 +121,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         ("redundant_gradient_sync",),
         _sync_each_micro,
         "4 micro-batches a step, gradients exchanged in each; without: in the last one only",
-        accepted=("exposed_communication",),
+        accepted=("cpu_contention", "exposed_communication"),
         doses=ONCE,
         clock="wall",
     ),
@@ -115,7 +131,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         ("slow_rank",),
         _uneven_rank,
         "rank 1 has three times the batch of rank 0; without: the same samples, halved between them",
-        accepted=("rank_imbalance", "memory_rank_skew"),
+        accepted=("cpu_contention", "rank_imbalance", "memory_rank_skew"),
         doses=ONCE,
     ),
     Fault(
@@ -124,7 +140,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         ("uneven_batches",),
         _random_batches,
         "of four parts a step one rank has one and the other three, at random; without: two each",
-        accepted=("rank_imbalance",),
+        accepted=("cpu_contention", "rank_imbalance"),
         doses=ONCE,
     ),
     Fault(
@@ -133,7 +149,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         ("input_straggler",),
         _rank_loader_sleep,
         "the loader of rank 1 sleeps before each batch; without: it does not",
-        accepted=("slow_rank", "rank_imbalance", "data_stall", "slow_sample_read"),
+        accepted=("cpu_contention", "slow_rank", "rank_imbalance", "data_stall", "slow_sample_read"),
         doses=BOTH,
     ),
     Fault(
@@ -142,7 +158,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         ("slow_interconnect",),
         _slow_link,
         "16 MiB of weights over a loopback device held to 1 Gbit/s; without: the same device, not held",
-        accepted=("exposed_communication",),
+        accepted=("cpu_contention", "exposed_communication"),
         doses=ONCE,
         clock="wall",
         seen_in_tables=False,  # what a loopback device reaches is in no table: the catalogue's links are those between GPUs

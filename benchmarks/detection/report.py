@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from benchmarks.detection import controls, storage
 from benchmarks.detection.case import Case, Fault, Found, Row
-from benchmarks.detection.data_faults import HANDOVER
 from benchmarks.detection.run import KINDS, commit, module_of, run
 from benchmarks.detection.score import Said, Score, Share, counts, grouped, judged, median_and_p90, score
 from benchmarks.reading.tables import markdown
@@ -23,6 +22,9 @@ from perfnb.diagnose import diagnose
 QUICK_FAULTS: Final = ("slow_item", "heavy_transform", "python_logging")
 QUICK_CONTROLS: Final = ("quiet", "evaluation", "beside_busy")
 _QUICK_DOSE: Final = 0.8
+_OF_ALL: Final = ("worker_handover", "gradient_exchange")
+"""Faults to which nothing is added: where they are one, all cases of the same training have them."""
+
 _HEAD: Final = (
     "precision",
     "recall",
@@ -89,9 +91,9 @@ def scored(folder: Path) -> Scored:
 def _judged(rows: Sequence[Row], faults: Mapping[str, Fault]) -> tuple[Said, ...]:
     accepted = {name: control.accepted for name, control in controls.BY_ID.items()}
     counted = [row for row in rows if row.certified is None or row.certified["is_certified"]]
-    labels = [(row.case, truth) for row in rows for truth in row.truths if truth.fault == HANDOVER]
-    stalled = {(case.workload, case.setting) for case, truth in labels if truth.label != "negative"}
-    return tuple(each for row in counted for each in judged(row, faults, accepted, stalled))
+    labels = [(row.case, truth) for row in rows for truth in row.truths if truth.fault in _OF_ALL]
+    ambient = {(case.workload, case.setting): faults[truth.fault].expects for case, truth in labels if truth.label != "negative"}
+    return tuple(each for row in counted for each in judged(row, faults, accepted, ambient))
 
 
 def _with_record_of_others(rows: Sequence[Row], faults: Mapping[str, Fault]) -> Iterator[Row]:

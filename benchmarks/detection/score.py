@@ -7,6 +7,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Literal
 
 from benchmarks.detection.case import WITH_WORKERS, Case, Fault, Found, Row, Truth
@@ -17,7 +18,6 @@ AMBIENT_RUNQUEUE: Final = 0.05
 """Share of run-queue time in the blocks without a fault from which cpu_contention is true of the machine itself."""
 
 CONTENTION: Final = "cpu_contention"
-STALL: Final = "data_stall"
 Outcome = Literal["hit", "miss", "not measured", "quiet", "false alarm", "accepted", "between"]
 
 
@@ -95,14 +95,14 @@ def judged(
     row: Row,
     faults: Mapping[str, Fault],
     accepted_in_control: Mapping[str, Sequence[str]],
-    stalled: Collection[tuple[str, str]] = (),
+    ambient: Mapping[tuple[str, str], Collection[str]] = MappingProxyType({}),
 ) -> list[Said]:
     """What the detectors' words on one case are worth.
 
     A label is a hit if a detector that counts as its cause fired; one that is true besides is "accepted", neither right nor
     wrong; any other finding is a false alarm. Where a label's share is between the bounds, the findings of its own causes
-    are not judged. A training that waits for its data without any fault (its workload and setting are in `stalled`) may be
-    said to: that is neither right nor wrong there, and another finding counts as the first.
+    are not judged. What is true of a training without any fault (of its workload and setting, in `ambient`) is
+    neither right nor wrong in its other cases, and another finding counts as the first there.
     """
     labels = [(faults[truth.fault], truth) for truth in row.truths]
     accepted = {name for fault, _ in labels for name in fault.accepted} | set(accepted_in_control.get(row.case.control, ()))
@@ -110,12 +110,10 @@ def judged(
         accepted |= {name for fault, _ in labels for name in fault.accepted_with_workers}
     if row.seen.get("runqueue_share", 0.0) >= AMBIENT_RUNQUEUE:
         accepted.add(CONTENTION)
-    ambient = {CONTENTION} & accepted
-    says_it = any(STALL in (*fault.expects, *fault.accepted) for fault, _ in labels)
-    if (row.case.workload, row.case.setting) in stalled and not says_it:
-        ambient.add(STALL)
-    accepted |= ambient
-    named = [each for each in row.found if each.detector not in ambient]
+    said_of_labels = {name for fault, _ in labels for name in (*fault.expects, *fault.accepted)}
+    true_of_all = ({CONTENTION} & accepted) | (set(ambient.get((row.case.workload, row.case.setting), ())) - said_of_labels)
+    accepted |= true_of_all
+    named = [each for each in row.found if each.detector not in true_of_all]
     said = [_label(row, fault, truth, named[0] if named else None) for fault, truth in labels]
     hits = {each.found for each in said if each.found is not None and each.outcome == "hit"}
     right = {name for fault, truth in labels if truth.label == "positive" for name in fault.expects}

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from perfnb.analyses.contention_free import RUNQUEUE_CLAIMS, run_queue_time
+from perfnb.analyses.cpu_quota import FEWEST_THROTTLED, throttled_share
 from perfnb.analyses.sampled_steps import growth_in_steps
 from perfnb.detector import Unmeasured, detector, example
 
-_FEWEST_THROTTLED: Final = 0.05  # share of the quota's periods; a prior
 _BLOCK_US: Final = 2e6  # samples of the group come once a second: over two of them both sides are known
 
 _STEPS: Final = "rank step start_us duration_us\n" + "\n".join(
@@ -103,8 +103,8 @@ def cpu_quota_throttling(
     if np.isnan(throttled).all():
         message = "no control group counts the use of a CPU quota, or it was read only once"
         raise Unmeasured(message)
-    used = used.assign(throttled_us=throttled, throttled_share=used["rank"].map(_throttled_share(host_samples)))
-    used = used[used["throttled_share"].ge(_FEWEST_THROTTLED) & used["runqueue_us"].gt(0)]
+    used = used.assign(throttled_us=throttled, throttled_share=used["rank"].map(throttled_share(host_samples)))
+    used = used[used["throttled_share"].ge(FEWEST_THROTTLED) & used["runqueue_us"].gt(0)]
     used = used.assign(throttled_us=used["throttled_us"].fillna(used["runqueue_us"] * _of_waiting(used)))
     block = (used.groupby("rank")["duration_us"].cumsum() - used["duration_us"]) // _BLOCK_US
     sums = used.groupby(["rank", block])[["throttled_us", "runqueue_us"]].transform("sum")
@@ -117,13 +117,3 @@ def _of_waiting(used: pd.DataFrame) -> pd.Series:
     """Time held back per time waited of each rank: what steps before the first and after the last sample get."""
     known = used[used["throttled_us"].notna()].groupby("rank")[["throttled_us", "runqueue_us"]].sum()
     return used["rank"].map(known["throttled_us"] / known["runqueue_us"]).fillna(0.0)
-
-
-def _throttled_share(samples: pd.DataFrame) -> dict[int, float]:
-    """Share of the quota's periods in which each rank's group used it up, from its first sample to its last."""
-    found = {}
-    for rank, own in samples[samples["nr_periods"].notna()].groupby("rank"):
-        ordered = own.sort_values("time_us")
-        periods, held = (float(ordered[name].iloc[-1] - ordered[name].iloc[0]) for name in ("nr_periods", "nr_throttled"))
-        found[int(str(rank))] = held / periods if periods > 0 else 0.0
-    return found

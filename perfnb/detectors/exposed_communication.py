@@ -40,7 +40,7 @@ _STEPS = """rank step start_us duration_us
     ),
     is_base=True,
     flag_above=0.10,
-    injected_by="wide_layers",
+    injected_by="gradient_exchange, wide_layers",
     recorded_only_when="no run of ours with large gradients is recorded yet; traces of the corpus lose 10 to 83 % to it",
     source="torch_tb_profiler 0.4.3 reports communication above 10 % of a step; gpuprof 20 %, XProf 30 %",
     not_to_confuse_with=(

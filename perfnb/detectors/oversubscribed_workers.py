@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from perfnb.analyses.contention_free import OWN_SHARE, RUNQUEUE_CLAIMS, cores_of_job, run_queue_time
+from perfnb.analyses.cpu_quota import FEWEST_THROTTLED, throttled_share
 from perfnb.analyses.loader_stall import STALL_PARTS, held_up_by_one_another, loader_stall, usable_cores
 from perfnb.detector import Unmeasured, detector, example
 from perfnb.run import Machine
@@ -31,7 +32,7 @@ def _text(stall: int, runqueue: float, *, workers: int = 8, ranks: int = 1) -> d
     title="More loader workers than cores",
     claims=(*STALL_PARTS, *RUNQUEUE_CLAIMS),
     needs=("loader",),
-    after=("worker_restart", "cpu_quota_throttling"),
+    after=("worker_restart",),
     injected_by="many_workers",
     recorded_only_when="the detection benchmark injects it",
     source="a run-queue share of .3 is a prior; torch.utils.data warns where num_workers is over the number of usable cores",
@@ -75,6 +76,21 @@ def _text(stall: int, runqueue: float, *, workers: int = 8, ranks: int = 1) -> d
                             0    200     8       0.8           1.0              0.1                   0.8""",
         ),
         example(
+            "a CPU quota that is used up in 9 of 10 periods holds the training back, not its workers",
+            lost_share=0.0,
+            signals=("loader",),
+            machine=Machine(cpu_capacity=0.6),
+            steps="""rank step start_us duration_us
+                     0    0    0        100
+                     0    1    100      100""",
+            phases="""rank step phase   wall_us cpu_us runqueue_us blocked_us
+                      0    0    forward 100     60     40          0
+                      0    1    forward 100     60     40          0""",
+            host_samples="""rank time_us workers own_cpu_cores worker_cpu_cores worker_runqueue_share nr_periods nr_throttled
+                            0    0       2       -             -                -                     0          0
+                            0    200     2       0.5           0.1              0.1                   10         9""",
+        ),
+        example(
             "as many workers as cores: others take the cores",
             lost_share=0.0,
             signals=("loader",),
@@ -95,10 +111,10 @@ def oversubscribed_workers(
 
     They are too many where they are more than there are cores. Waiting for them counts where they spend at least .3 of their
     time on the run queue; that the training thread waits for a core itself, where the job's own processes use at least .8 of
-    all cores on average: there it is they who take it; what the kernel counts as held back by a CPU quota is the quota's. It
-    matters because each further worker takes memory and switches, and the training thread has to share its core. What it says
-    is the most that fewer workers give back: where samples need more CPU time than there is, they only wait less for one
-    another. It cannot tell workers from other processes of the same job.
+    all cores on average, unless a CPU quota holds them back: there it is they who take it. It matters because each further
+    worker takes memory and switches, and the training thread has to share its core. What it says is the most that fewer
+    workers give back: where samples need more CPU time than there is, they only wait less for one another. It cannot tell
+    workers from other processes of the same job.
     """
     stall = loader_stall(ledger, steps, config, host_samples, phases)
     none = stall.rows.iloc[:0].assign(lost_us=0.0)
@@ -123,8 +139,9 @@ def oversubscribed_workers(
 def _waited_for_a_core(
     ledger: pd.DataFrame, steps: pd.DataFrame, host_samples: pd.DataFrame, phases: pd.DataFrame | None, cores: float
 ) -> pd.DataFrame:
-    """What the training thread of each step waited for a core, where the job itself takes most of them; 0 where it does not."""
+    """What the training thread of each step waited for a core, where the job itself takes most of them and no quota holds it."""
     waited = run_queue_time(ledger, phases).merge(steps[["rank", "step", "start_us", "duration_us"]], on=["rank", "step"])
     used = pd.Series(cores_of_job(waited, host_samples), index=waited.index).groupby(waited["rank"]).transform("mean")
-    lost = waited["runqueue_us"].where(used >= OWN_SHARE * cores, 0.0).fillna(0.0)
+    is_held_back = waited["rank"].map(throttled_share(host_samples)).ge(FEWEST_THROTTLED)
+    lost = waited["runqueue_us"].where((used >= OWN_SHARE * cores) & ~is_held_back, 0.0).fillna(0.0)
     return waited[["rank", "step"]].assign(own_runqueue_us=lost)

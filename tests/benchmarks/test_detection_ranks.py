@@ -54,8 +54,8 @@ def test_each_case_of_both_splits_has_a_name_of_its_own() -> None:
     names = Counter(case.id for split in ("development", "held_out") for case in ranks.cases(split))
 
     assert set(names.values()) == {1}
-    # 7 faults, one of them with two doses, and 2 controls; two settings of each of 2 and of 3 workloads
-    assert len(names) == (8 + 2) * 2 * (2 + 3)
+    # 8 faults, one of them with two doses, and 2 controls; two settings of each of 2 and of 3 workloads
+    assert len(names) == (9 + 2) * 2 * (2 + 3)
 
 
 def test_held_out_workloads_share_none_with_development() -> None:
