@@ -110,7 +110,11 @@ def _all_measured() -> str:
         "Measured by `python -m benchmarks.detection score data/samples/detection/held_out` on injected faults in workloads\n"
         f"that no threshold was tuned on, on two CPU cores; nothing is measured on a GPU. {_waiting()}\n\n"
         + "\n".join([_row(head), _row(["---"] * len(head)), *map(_row, rows)])
-        + f"\n\nScored by the detectors of commit {commit}.\n\n"
+        + f"\n\nScored by the detectors of commit {commit}. Thresholds were frozen before the held-out cases were recorded.\n"
+        "After such cases were seen, evaluations became a phase of their own, waiting under a CPU quota went from the\n"
+        "workers to the quota (checked on the development workloads), and what a training with workers or of two ranks has\n"
+        "without any fault became a label. That ranks and the threads that exchange for them wait for one of two cores is\n"
+        "not judged; ranks were recorded with small batches only.\n\n"
     )
 
 
