@@ -41,7 +41,7 @@ def _samples(run: Run) -> list[float]:
     return values
 
 
-def test_a_loader_whose_batches_only_went_through_without_gradients_is_the_rest() -> None:
+def test_a_loader_whose_batches_only_went_through_without_gradients_is_inference() -> None:
     model = torch.nn.Linear(8, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     held_out = torch.utils.data.DataLoader(Slow(), batch_size=2)
@@ -56,7 +56,7 @@ def test_a_loader_whose_batches_only_went_through_without_gradients_is_the_rest(
                         model(others)
 
     run = recorder.run
-    assert _spent(run, 4)["other"] > 10 * 4000
+    assert _spent(run, 4)["inference"] > 10 * 4000
     assert _spent(run, 4)["data"] < 10 * 4000
     assert _samples(run) == [4.0] * 8
     assert run.steps["epoch"].to_list() == [0] * 8
