@@ -58,11 +58,11 @@ print(json.dumps(spent))"""
 WATCH: Final = """() => {
     window.moves = [];
     const sentence = document.querySelector('.jp-OutputArea [role="status"]').parentElement;
-    const seen = name => () => {
+    const seen = () => {
         const move = window.moves[window.moves.length - 1];
-        if (move && move[name] === undefined) move[name] = performance.now() - move.at;
+        if (move && move.text === undefined) move.text = performance.now() - move.at;
     };
-    new MutationObserver(seen('text')).observe(sentence, {subtree: true, childList: true, characterData: true});
+    new MutationObserver(seen).observe(sentence, {subtree: true, childList: true, characterData: true});
     document.addEventListener('keydown', () => window.moves.push({at: performance.now()}), true);
 }"""
 

@@ -118,8 +118,10 @@ def _with_known_phases(run: Run, used: pd.DataFrame) -> pd.DataFrame:
 
     A trace knows its phases of each step, and only those of a step without a backward cannot be told apart.
     """
+    if not run.host_ops.empty:
+        return used
     is_unknown = run.phases[["wall_us", *(f"{kind}_us" for kind in _SPLIT)]].isna().all(axis=1)
-    if not run.host_ops.empty or not is_unknown.any():
+    if not is_unknown.any():
         return used
     unknown = pd.MultiIndex.from_frame(run.phases.loc[is_unknown, ["rank", "step"]])
     for steps in (used, run.steps):  # the first step of a rank may be the only one whose phases were timed

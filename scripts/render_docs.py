@@ -29,7 +29,7 @@ def detectors_page() -> str:
         claims = ", ".join(f"`{part}`" for part in each.claims) or ("nothing" if each.unit == "time" else each.unit)
         name = f"[{each.name}](#{each.name})"
         cells = (name, each.family, _threshold(each), claims, ", ".join(links) or "a person")
-        rows.append(f"| {' | '.join(cells)} |")
+        rows.append(_row(cells))
     intro = (
         "# Detectors\n\nA finding needs its share of step time at or above the threshold and a low end of its interval (80 %) of "
         "at least 3 %. On the\nhost's clock it is a share of the step's own time, without waiting for a core. What stays below "

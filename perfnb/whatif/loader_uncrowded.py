@@ -12,7 +12,6 @@ from perfnb.whatif.shared_cores import IDLE, Actor
 Taking = Generator[float, float, None]
 """Is sent when the loop asks for its next batch, and yields when the loop has it."""
 
-
 _FREE: Final = Costs()
 
 

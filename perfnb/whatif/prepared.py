@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from perfnb.whatif.rank_model import RankModel
 
 T = TypeVar("T")
-_UNCHANGED = "unchanged"
 
 _kept: WeakKeyDictionary[StepModel, dict[tuple[Any, ...], Any]] = WeakKeyDictionary()
+_unchanged: WeakKeyDictionary[StepModel, StepModel] = WeakKeyDictionary()
 
 
 def per_step(model: StepModel, what: str, rank: RankModel, values: Mapping[str, float], make: Callable[[], list[T]]) -> list[T]:
@@ -41,8 +41,7 @@ def per_step(model: StepModel, what: str, rank: RankModel, values: Mapping[str, 
 
 def unchanged(model: StepModel) -> StepModel:
     """The model without its edits, the same one at each call."""
-    kept = _kept.setdefault(model, {})
-    if (_UNCHANGED,) not in kept:
-        kept[(_UNCHANGED,)] = model.unchanged
-    found: StepModel = kept[(_UNCHANGED,)]
+    found = _unchanged.get(model)
+    if found is None:
+        found = _unchanged[model] = model.unchanged
     return found
