@@ -77,7 +77,8 @@ class WhatIfPanel(Panel):
         state: Sequence[Block] = (),
     ) -> None:
         self._home, self._plan, self._state = home, tuple(plan), tuple(state)
-        self._title, self._parts, self._suggested, self._predict = title, parts, dict(suggested), predict
+        self._title, self._suggested, self._predict = title, dict(suggested), predict
+        self._recorded = [Section("Parts of a step as recorded", (parts_bars(parts),))] if len(parts) else []
         self._history = History(config, on_apply, on_undo)
         self._lock, self._at_rest = threading.RLock(), AtRest()
         self._now = predict({}, DRAWS_AT_REST)
@@ -279,8 +280,7 @@ class WhatIfPanel(Panel):
             return []
         after = {"after the change": believed(self.answer)} if self.changes else {}
         memory = memory_blocks(memory_of(self.answer)) if self.changes else []
-        parts = [Section("Parts of a step as recorded", (parts_bars(self._parts),))] if len(self._parts) else []
-        return [step_bars(now, after), *memory, *parts]
+        return [step_bars(now, after), *memory, *self._recorded]
 
     def _details(self) -> list[Block]:
         return [*(assumptions(self.answer) if self.changes else ()), *plan_blocks(self._plan)]

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from perfnb.whatif.loader_terms import NEXT, Phases
 from perfnb.whatif.shared_cores import Actor
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,16 @@ class Cooling:
         1.1
         """
         return 1.0 + (self.ratio - 1.0) * min(max(waited_us / self.wait_us, 0.0), 1.0)
+
+    def factors(self, waited_us: Floats) -> Floats:
+        """The same of many waits."""
+        return factors(waited_us, self.ratio, self.wait_us)
+
+
+def factors(waited_us: Floats, ratio: Floats | float, wait_us: Floats | float) -> Floats:
+    """`Cooling.factor` of many waits, each with a cooling of its own or all with one."""
+    found: Floats = 1.0 + (ratio - 1.0) * np.minimum(np.maximum(waited_us / wait_us, 0.0), 1.0)
+    return found
 
 
 def cooling_loop(

@@ -90,15 +90,26 @@ def steady_spacings_us(
     >>> steady_spacings_us([[("wait", 40)], [("wait", 80)]], [[("wait", 15)]], workers=0)[:4]
     [55.0, 95.0, 55.0, 95.0]
     """
-    ahead = workers * prefetch
-    first = max(FIRST_MEASURED_STEP, 2 * ahead)
-    measured = measured or len(batches) * math.ceil(MEASURED_STEPS / len(batches))
-    steps = first + measured + ahead
+    first, measured, steps = steady_window(len(batches), workers, prefetch, measured)
     recycled = [batches[number % len(batches)] for number in range(steps)]
     end_us = simulate(recycled, consumer, workers=workers, prefetch=prefetch, **options).end_us
     spacings = [end_us[number] - end_us[number - 1] for number in range(first, first + measured)]
     turn = -first % len(batches)
     return spacings[turn:] + spacings[:turn]
+
+
+def steady_window(batches: int, workers: int, prefetch: int, measured: int = 0) -> tuple[int, int, int]:
+    """The first measured step, how many are measured, and how many are simulated.
+
+    Examples
+    --------
+    >>> steady_window(10, workers=2, prefetch=2)
+    (8, 70, 82)
+    """
+    ahead = workers * prefetch
+    first = max(FIRST_MEASURED_STEP, 2 * ahead)
+    measured = measured or batches * math.ceil(MEASURED_STEPS / batches)
+    return first, measured, first + measured + ahead
 
 
 def steady_step_us(

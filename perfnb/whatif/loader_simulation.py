@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfnb.bootstrap import resamples
-from perfnb.whatif.cold_work import Cooling, cooling_loop
+from perfnb.whatif.cold_work import Cooling
 from perfnb.whatif.loader_epochs import epoch_start_us
-from perfnb.whatif.loader_queue import Consumer, steady_spacings_us
 from perfnb.whatif.loader_settings import DEFAULT_PREFETCH
-from perfnb.whatif.loader_terms import Phases
-from perfnb.whatif.prepared import per_step
-from perfnb.whatif.rank_model import RankModel, Time
+from perfnb.whatif.loader_together import Loading, Simulation, Work
+from perfnb.whatif.prepared import prepared
+from perfnb.whatif.rank_model import RankModel
+from perfnb.whatif.shared_cores import Actor
 
 if TYPE_CHECKING:
     from perfnb.whatif.loader_probed import ProbedLoader
     from perfnb.whatif.model import StepModel
 
 Floats = NDArray[np.float64]
+Rows = NDArray[np.intp]
 
 AFTER_WAIT: Final = "work after a wait"
 """Name of the estimate: its time over that without the wait."""
@@ -35,8 +35,8 @@ MOST_PROBED: Final = 256
 
 
 def loaded_steps_us(
-    model: StepModel, rank: RankModel, rows: Sequence[int], consumer: Consumer, values: Mapping[str, float]
-) -> Floats:
+    model: StepModel, rank: RankModel, rows: Rows, work: Floats | Callable[[], Actor], values: Mapping[str, float]
+) -> Simulation[Floats]:
     """Time of each step of one rank, its batches loaded as the model's loader does.
 
     Parameters
@@ -47,37 +47,32 @@ def loaded_steps_us(
         The rank.
     rows
         Steady steps to run, in their order.
-    consumer
-        The training loop: per step its phases, or a generator.
+    work
+        The training loop: waiting and computing of each of these steps, shape (steps, 2); or what makes it as a generator.
     values
         The model's estimates, by name.
     """
     loader = model.loader
     is_simulated = loader.is_simulated(model.workers, model.recorded_workers)
     workers = model.workers if is_simulated else 0
-    counts = [len(rank.batches[row]) for row in rows]
+    starts = _first_batches(model, rank)
+    counts = np.diff(starts)[rows]
     source = _source(model, rank) if is_simulated and not model.is_cached else None
     if source is None:
-        made = per_step(model, "batches", rank, values, lambda: _recorded_batches(model, rank, values))
-        batches = [each for row in rows for each in made[row]]
+        made = prepared(model, "batches", rank, values, lambda: _recorded_batches(model, rank, values))
+        batches = made[np.arange(counts.sum()) + np.repeat(starts[rows] - (np.cumsum(counts) - counts), counts)]
     else:
-        if not callable(consumer) and loader.micro_batches > 1:
-            counts = [loader.micro_batches] * len(counts)
-            consumer = [_part(step, loader.micro_batches) for step in consumer for _ in range(loader.micro_batches)]
-        batches = _probed_batches(source, sum(counts), rows, _factor(model, rank))
+        if not callable(work) and loader.micro_batches > 1:
+            counts = np.full(len(counts), loader.micro_batches)
+            work = np.repeat(work / loader.micro_batches, loader.micro_batches, axis=0)
+        batches = _probed_batches(source, int(counts.sum()), rows, _factor(model, rank))
     constants = {name: _constant(model, name, values) for name in _COSTS}
-    cooling = cooling_of(model, values)
-    if cooling is not None and not callable(consumer):
-        parts = len(consumer) // len(rows)
-        recorded = [waited / parts for waited in waited_us(rank, rows) for _ in range(parts)]
-        share = 1.0 if workers or model.loader.probe is None else 1.0 - model.loader.probe.cpu_share
-        taking = constants["get_us"] if workers else 0.0
-        consumer = cooling_loop(consumer, recorded, cooling, taking_us=taking, share=share)
     if workers and constants["put_us"]:
-        batches = [(*batch, ("cpu", constants["put_us"])) for batch in batches]
-    spacings = steady_spacings_us(
+        batches = np.add(batches, [0.0, constants["put_us"]])
+    taking = constants["get_us"] if workers else 0.0
+    spacings = yield Loading(
         batches,
-        consumer,
+        work if callable(work) else _work(model, rank, rows, work, values, taking_us=taking, is_beside=workers > 0),
         workers=workers,
         prefetch=loader.prefetch or DEFAULT_PREFETCH,
         cores=model.cores,
@@ -87,18 +82,17 @@ def loaded_steps_us(
         get_us=constants["get_us"],
         pin_us=constants["pin_us"] if loader.is_pinned and workers else None,
     )
-    starts = [0, *accumulate(counts)][:-1]
-    rounds = np.array(spacings).reshape(-1, sum(counts))
-    steps_us: Floats = np.add.reduceat(rounds, starts, axis=1).ravel()
+    ends = np.cumsum(counts)
+    steps_us: Floats = np.add.reduceat(spacings.reshape(-1, int(ends[-1])), ends - counts, axis=1).ravel()
     if workers and loader.starts_per_step:
-        steps_us = steps_us + loader.starts_per_step * epoch_start_us(model, rank, values, constants)
+        start = prepared(model, "epoch start", rank, values, lambda: epoch_start_us(model, rank, values, constants))
+        steps_us = steps_us + loader.starts_per_step * start
     return steps_us
 
 
-def loading_us(model: StepModel, rank: RankModel, rows: Sequence[int], values: Mapping[str, float]) -> Floats:
+def loading_us(model: StepModel, rank: RankModel, rows: Rows, values: Mapping[str, float]) -> Floats:
     """Time of loading in each step where nothing of it overlaps with the training loop."""
-    made = per_step(model, "batches", rank, values, lambda: _recorded_batches(model, rank, values))
-    return np.array([sum(amount for batch in made[row] for _, amount in batch) for row in rows])
+    return prepared(model, "loading", rank, values, lambda: _recorded_loading_us(model, rank, values))[rows]
 
 
 def cooling_of(model: StepModel, values: Mapping[str, float]) -> Cooling | None:
@@ -109,20 +103,62 @@ def cooling_of(model: StepModel, values: Mapping[str, float]) -> Cooling | None:
     return Cooling(ratio, probe.constants["after_wait_us"])
 
 
-def waited_us(rank: RankModel, rows: Sequence[int]) -> list[float]:
+def waited_us(model: StepModel, rank: RankModel, rows: Rows) -> Floats:
     """How long each step waited for its data when it was recorded, without computing for it."""
-    return [math.fsum(each.wait_us for each in rank.batches[row]) for row in rows]
+
+    def waited() -> Floats:
+        return np.array([math.fsum(each.wait_us for each in step) for step in rank.batches])
+
+    return prepared(model, "waited", rank, {}, waited)[rows]
 
 
-def phases_of(time: Time, cpu_share: float) -> Phases:
-    """Phases of an amount of time; `cpu_share` of what may be waiting or computing is taken for computing."""
-    wait = time.wait_us + (1.0 - cpu_share) * time.unknown_us
-    cpu = time.cpu_us + cpu_share * time.unknown_us
-    return tuple((kind, amount) for kind, amount in (("wait", wait), ("cpu", cpu)) if amount > 0.0)
+def _work(
+    model: StepModel,
+    rank: RankModel,
+    rows: Rows,
+    times_us: Floats,
+    values: Mapping[str, float],
+    *,
+    taking_us: float,
+    is_beside: bool,
+) -> Work:
+    """The training loop with what waiting costs it; `is_beside`: workers load for it."""
+    cooling = cooling_of(model, values)
+    if cooling is None:
+        return Work(times_us)
+    parts = len(times_us) // len(rows)
+    recorded = np.repeat(waited_us(model, rank, rows) / parts, parts)
+    share = 1.0 if is_beside or model.loader.probe is None else 1.0 - model.loader.probe.cpu_share
+    return Work(times_us, cooling, recorded, taking_us, share)
 
 
-def _recorded_batches(model: StepModel, rank: RankModel, values: Mapping[str, float]) -> list[list[Phases]]:
-    return [[_batch(model, rank, each, values) for each in step] for step in rank.batches]
+def _first_batches(model: StepModel, rank: RankModel) -> Rows:
+    """Where each step's batches begin among all of them, and where the last one's end."""
+    return prepared(model, "first batches", rank, {}, lambda: np.cumsum([0, *map(len, rank.batches)]))
+
+
+def _recorded_batches(model: StepModel, rank: RankModel, values: Mapping[str, float]) -> Floats:
+    """Waiting and computing of each batch of the run; shape (batches, 2).
+
+    Of what may be either, the estimate `cpu_share` is taken for computing; of a cached batch collating alone is left.
+    """
+    times = math.prod(model.loading.values())
+    if model.is_cached:
+        return np.tile([0.0, times * values.get(f"collate_{rank.rank}", 0.0)], (sum(map(len, rank.batches)), 1))
+    share = values.get("cpu_share", 0.0)
+    rows = [
+        (each.wait_us + (1.0 - share) * each.unknown_us, each.cpu_us + share * each.unknown_us)
+        for step in rank.batches
+        for each in step
+    ]
+    found: Floats = np.maximum(times * np.array(rows, dtype=float).reshape(-1, 2), 0.0)
+    return found
+
+
+def _recorded_loading_us(model: StepModel, rank: RankModel, values: Mapping[str, float]) -> Floats:
+    steps = np.repeat(np.arange(len(rank.batches)), np.diff(_first_batches(model, rank)))
+    batches = prepared(model, "batches", rank, values, lambda: _recorded_batches(model, rank, values))
+    return np.bincount(steps, weights=batches.sum(axis=1), minlength=len(rank.batches)).astype(float)
 
 
 def _source(model: StepModel, rank: RankModel) -> ProbedLoader | None:
@@ -142,38 +178,23 @@ def _factor(model: StepModel, rank: RankModel) -> float:
     return scale * math.prod(model.loading.values())
 
 
-def _probed_batches(probe: ProbedLoader, per_round: int, rows: Sequence[int], factor: float) -> list[Phases]:
+def _probed_batches(probe: ProbedLoader, per_round: int, rows: Rows, factor: float) -> Floats:
     """Whole rounds of the steps' batches out of a probe, in its order; resampled in blocks where the steps are.
 
     The scale keeps the mean of all of the probe's batches, or of all that were drawn, whatever share of them is run through.
+    Waiting and computing of each; shape (batches, 2).
     """
     times = probe.times
-    if list(rows) != list(range(len(rows))):  # a bootstrap draw; the same steps drawn give the same batches
+    if (rows != np.arange(len(rows))).any():  # a bootstrap draw; the same steps drawn give the same batches
         seed = int(np.dot(rows, np.arange(1, len(rows) + 1))) % (1 << 32)
         times = times[resamples(len(times), 1, block=max(8, round(len(times) ** (1 / 3))), seed=seed)[0]]
     rounds = max(1, min(math.ceil(len(times) / per_round), MOST_PROBED // per_round))
     used = np.resize(np.arange(len(times)), per_round * rounds)
-    waits, cpu = times[:, 0] + times[:, 2], times[:, 1] + times[:, 3]
-    mean = float((waits + cpu)[used].mean())
-    factor *= float((waits + cpu).mean()) / mean if mean else 1.0
-    return [
-        tuple((kind, factor * amount) for kind, amount in (("wait", wait), ("cpu", busy)) if amount > 0.0)
-        for wait, busy in zip(waits[used].tolist(), cpu[used].tolist(), strict=True)
-    ]
-
-
-def _batch(model: StepModel, rank: RankModel, recorded: Time, values: Mapping[str, float]) -> Phases:
-    times = math.prod(model.loading.values())
-    if model.is_cached:
-        collate = values.get(f"collate_{rank.rank}", 0.0)
-        return (("cpu", times * collate),) if collate else ()
-    return phases_of(
-        Time(times * recorded.wait_us, times * recorded.cpu_us, times * recorded.unknown_us), values.get("cpu_share", 0.0)
-    )
-
-
-def _part(phases: Phases, parts: int) -> Phases:
-    return tuple((kind, amount / parts) for kind, amount in phases)
+    both = np.stack([times[:, 0] + times[:, 2], times[:, 1] + times[:, 3]], axis=1)
+    mean = float(both[used].sum(axis=1).mean())
+    factor *= float(both.sum(axis=1).mean()) / mean if mean else 1.0
+    found: Floats = factor * both[used]
+    return found
 
 
 def _constant(model: StepModel, name: str, values: Mapping[str, float]) -> float:

@@ -15,7 +15,7 @@ from perfnb.fix import Suggestion
 from perfnb.prediction import Change, Prediction, Unknown
 from perfnb.run import Run
 from perfnb.whatif.step_model import StepModel, edited, predict
-from perfnb.whatif.step_simulation import simulated_step_us
+from perfnb.whatif.step_simulation import simulated_step_us, simulated_steps_us
 from perfnb.whatif.uncertainty import Calibration, draw_rows
 
 SMALLEST_GAIN_SHARE: Final = 0.02  # whatif contract, section 8
@@ -231,8 +231,8 @@ class _Search:
             raise AssertionError(message)
         if self._is_replayed and not model.is_replayed:  # the same yardstick for all of them
             model = replace(model, is_replayed=True)
-        for rows in self._rows[len(done) : count]:
-            done.append(simulated_step_us(model, rows, {}) / model.samples_ratio)
+        found = simulated_steps_us(model, [(rows, {}) for rows in self._rows[len(done) : count]])
+        done.extend(step / model.samples_ratio for step in found)
         return done
 
     def _model(self, chosen: Chosen) -> StepModel | None:

@@ -16,26 +16,26 @@ _kept: WeakKeyDictionary[StepModel, dict[tuple[Any, ...], Any]] = WeakKeyDiction
 _unchanged: WeakKeyDictionary[StepModel, StepModel] = WeakKeyDictionary()
 
 
-def per_step(model: StepModel, what: str, rank: RankModel, values: Mapping[str, float], make: Callable[[], list[T]]) -> list[T]:
-    """One entry per steady step of a rank; made where it is not kept.
+def prepared(model: StepModel, what: str, rank: RankModel, values: Mapping[str, float], make: Callable[[], T]) -> T:
+    """What depends on the estimates alone, not on which steps are drawn; made where it is not kept.
 
     Parameters
     ----------
     model
         An edited model; each edit makes a new one, so that nothing that is kept goes out of date.
     what
-        Name of what the entries are.
+        Name of what is kept.
     rank
         The rank.
     values
-        The model's estimates, on which the entries depend.
+        The model's estimates, on which it depends.
     make
-        Makes the list.
+        Makes it.
     """
     kept, key = _kept.setdefault(model, {}), (what, rank.rank, *sorted(values.items()))
     if key not in kept:
         kept[key] = make()
-    found: list[T] = kept[key]
+    found: T = kept[key]
     return found
 
 

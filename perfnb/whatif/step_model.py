@@ -15,7 +15,7 @@ from perfnb.whatif.loader_limits import within_limits
 from perfnb.whatif.loader_settings import DEFAULT_PREFETCH
 from perfnb.whatif.memory_beside import memory_part, memory_problem, predict_peak
 from perfnb.whatif.model import StepModel
-from perfnb.whatif.step_simulation import half_widths, replay_problem, simulated_step_us
+from perfnb.whatif.step_simulation import half_widths, replay_problem, simulated_step_us, simulated_steps_us
 from perfnb.whatif.transform import Transform, model_names, transforms
 from perfnb.whatif.uncertainty import Calibration, Estimate, draw_rows, draws_half_width, spread
 from perfnb.whatif.unmodelled import OF_THE_LOSS, unmodelled
@@ -245,11 +245,11 @@ def _predicted(
     if abs(self_error) > LARGEST_LOADER_ERROR and not model.is_shadow:
         reason = f"the model gives {unchanged / 1e3:.1f} ms for the unchanged step of {before / 1e3:.1f} ms ({self_error:+.0%})"
         return Unknown(reason, "a quieter run: time in the run queue is not modelled")
-    simulated = simulated_step_us(model, rows, {})
+    ahead = model.workers * (model.loader.prefetch or DEFAULT_PREFETCH)
+    drawn_rows = draw_rows(steps, draws, ahead=ahead, seed=seed)
+    simulated, *drawn = simulated_steps_us(model, [(rows, {}), *((draw, {}) for draw in drawn_rows)])
     if not min(simulated, unchanged) > 0.0:
         return Unknown("the changes leave no time in the step", "a run in which the parts of a step are told apart")
-    ahead = model.workers * (model.loader.prefetch or DEFAULT_PREFETCH)
-    drawn = [simulated_step_us(model, draw, {}) for draw in draw_rows(steps, draws, ahead=ahead, seed=seed).tolist()]
     errors = list(model.errors.values())
     if model.measured.is_traced and steps < FEW_STEPS:
         errors.append(max(_FEW_STEPS_ERROR - max(errors, default=0.0), 0.0))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 
-from perfnb.whatif.loader_queue import FIRST_MEASURED_STEP, MEASURED_STEPS, Consumer
+from perfnb.whatif.loader_queue import steady_window
 from perfnb.whatif.loader_terms import NEXT
 from perfnb.whatif.segments import Program, Row, Segment, Wait
 from perfnb.whatif.shared_cores import Actor
 
 
-def training_loop(program: Program, order: Sequence[int], host_factor: float = 1.0) -> Consumer:
+def training_loop(program: Program, order: Sequence[int], host_factor: float = 1.0) -> Callable[[], Actor]:
     """The traced job as the consumer of a simulated loader: one joint simulation, so that contention slows the host too.
 
     Parameters
@@ -43,7 +43,7 @@ def training_loop(program: Program, order: Sequence[int], host_factor: float = 1
     return consumer
 
 
-def uncrowded_loop(program: Program, order: Sequence[int], host_factor: float = 1.0) -> Consumer:
+def uncrowded_loop(program: Program, order: Sequence[int], host_factor: float = 1.0) -> Callable[[], Actor]:
     """What `training_loop` gives where there is a core for everybody: the same moments, one turn of the clock per batch.
 
     Parameters
@@ -90,7 +90,7 @@ def spacings_alone_us(program: Program, order: Sequence[int], loading_us: Sequen
         How much slower the host's own work is than recorded.
     """
     count = len(order)
-    first, measured = FIRST_MEASURED_STEP, count * math.ceil(MEASURED_STEPS / count)
+    first, measured, _ = steady_window(count, workers=0, prefetch=0)
     state, now, ends = list(program.initial_us), 0.0, [0.0]
     asked = 0
     for step in cycle(order):

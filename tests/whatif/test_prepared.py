@@ -9,7 +9,7 @@ import pytest
 
 import perfnb
 from perfnb.whatif.model import StepModel
-from perfnb.whatif.prepared import per_step, unchanged
+from perfnb.whatif.prepared import prepared, unchanged
 from perfnb.whatif.rank_model import RankModel
 from perfnb.whatif.step_model import edited
 
@@ -32,7 +32,7 @@ def test_a_list_is_made_once_per_name_and_estimates(model: StepModel) -> None:
         return [len(made)]
 
     asked = [("work", {"a": 1.0}), ("work", {"a": 1.0}), ("work", {"a": 2.0}), ("work", {}), ("batches", {"a": 1.0})]
-    found = [per_step(model, what, rank, values, lambda what=what: make(what)) for what, values in asked]  # type: ignore[misc]
+    found = [prepared(model, what, rank, values, lambda what=what: make(what)) for what, values in asked]  # type: ignore[misc]
 
     assert found == [[1], [1], [2], [3], [4]]
     assert made == ["work", "work", "work", "batches"]
@@ -42,7 +42,7 @@ def test_an_edit_makes_a_model_of_its_own_and_the_unchanged_one_stays_the_same(m
     rank = model.measured.ranks[0]
     before = unchanged(model)
 
-    here, there = (per_step(each, "work", rank, {}, lambda: [object()]) for each in (model, before))
+    here, there = (prepared(each, "work", rank, {}, lambda: [object()]) for each in (model, before))
 
     assert here[0] is not there[0]
     assert unchanged(model) is before
