@@ -1,5 +1,6 @@
 """Charts: DataFrame -> altair chart, nothing else."""
 
+from perfnb.charts import quick_import  # noqa: F401 - before any other, for all of them import altair
 from perfnb.charts.accuracy import accuracy_chart
 from perfnb.charts.bandwidth import bus_bandwidth_chart
 from perfnb.charts.breakdown import breakdown_chart
