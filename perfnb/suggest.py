@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from perfnb.catalogue import fixes
 from perfnb.config.as_config import as_config
@@ -19,6 +21,8 @@ from perfnb.run import Run
 from perfnb.whatif.plan import PlanStep, best_value, order
 from perfnb.whatif.step_model import predict
 from perfnb.whatif.uncertainty import Calibration
+
+_known: Final[WeakKeyDictionary[Run, StepParts]] = WeakKeyDictionary()
 
 
 def suggest(
@@ -128,12 +132,22 @@ def _proposals(run: Run, config: Mapping[str, Any], diagnosis: Diagnosis) -> lis
 
 
 def step_parts(run: Run) -> StepParts:
-    """Mean microseconds per used step of each ledger part, of the step, and of the host inside the DataLoader."""
+    """Mean microseconds per used step of each ledger part, of the step, and of the host inside the DataLoader.
+
+    Kept for as long as the run lives: a panel asks for its suggestions each time it is opened.
+    """
+    if run not in _known:
+        _known[run] = _step_parts(run)
+    return _known[run]
+
+
+def _step_parts(run: Run) -> StepParts:
     ground = Ground.of(run)
     parts = mean_parts(ground)
     data = run.phases[run.phases["phase"].eq("data")].merge(ground.steps[["rank", "step"]], on=["rank", "step"])
     loader = float(data["wall_us"].mean()) if len(data) else 0.0
-    return dict(zip(parts["part"], parts["time_us"], strict=True)) | {"step": float(ground.durations.mean()), "loader": loader}
+    found = dict(zip(parts["part"], parts["time_us"], strict=True)) | {"step": float(ground.durations.mean()), "loader": loader}
+    return MappingProxyType(found)
 
 
 def _suggestion(
