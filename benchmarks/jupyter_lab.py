@@ -90,7 +90,9 @@ def started_lab(home: Path) -> Iterator[Lab]:
     NoLabError
         If it does not start; with the end of its log.
     """
-    folders = {name: home / name for name in ("config", "data", "runtime", "workspaces", "settings", "ipython", "notebooks")}
+    folders = {
+        name: home / name for name in ("config", "data", "runtime", "workspaces", "settings", "ipython", "notebooks", "cache")
+    }
     for folder in folders.values():
         folder.mkdir()
     # the question whether to fetch news would lie over the notebook
@@ -107,6 +109,7 @@ def started_lab(home: Path) -> Iterator[Lab]:
         "JUPYTERLAB_WORKSPACES_DIR": str(folders["workspaces"]),
         "JUPYTERLAB_SETTINGS_DIR": str(folders["settings"]),
         "IPYTHONDIR": str(folders["ipython"]),
+        "XDG_CACHE_HOME": str(folders["cache"]),
         "JUPYTER_PLATFORM_DIRS": "1",
         "PYTHONPATH": str(ROOT),
         "PERFNB_SAMPLES": str(ROOT / "data" / "samples"),
