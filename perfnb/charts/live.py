@@ -10,8 +10,10 @@ import altair as alt
 from perfnb.charts.offline import bundle
 from perfnb.charts.theme import AnyChart
 
+LiveChart = alt.JupyterChart
 
-def live(chart: AnyChart) -> alt.JupyterChart:
+
+def live(chart: AnyChart) -> LiveChart:
     """Widget of a chart, drawn as SVG, without the menu that leads to an outside page; new content by `.chart =`.
 
     The first call on a machine puts Vega's libraries into the widget's own script (some seconds); it is kept in the user's cache

@@ -159,7 +159,8 @@ class BottleneckPanel(Panel):
         most = max((len(self._answers(item)) for item in self.findings), default=0)
         self.slots = tuple(_Slot(self._apply) for _ in range(most))
         self.undo_button = button("Undo", "Take the latest Apply back")
-        first = self._chart_of(self.findings[0], None) if self.findings else None
+        self._drawn: tuple[Finding, int | None] | None = (self.findings[0], None) if self.findings else None
+        first = self._chart_of(*self._drawn) if self._drawn else None
         self.chart = live(first) if first is not None else None
         tabs = widgets.Tab(
             children=[
@@ -208,9 +209,7 @@ class BottleneckPanel(Panel):
                 views["evidence"] = [evidence(finding, self.rank)]
                 views["how"] = self._how_measured(finding)
                 views["refused"] = self._not_applicable(finding)
-                drawn = self._chart_of(finding, self.rank)
-                if self.chart is not None and drawn is not None:
-                    self.chart.chart = drawn
+                self._draw(finding, self.rank)
                 answers = self._answers(finding)
                 for number, slot in enumerate(self.slots):
                     suggestion = answers[number] if number < len(answers) else None
@@ -221,6 +220,15 @@ class BottleneckPanel(Panel):
             self.undo_button.disabled = not self._applied
             set_visible(self.undo_button, visible=bool(self._applied))
             self.undo_button.description = f"Undo {self._applied[-1].fix}" if self._applied else "Undo"
+
+    def _draw(self, finding: Finding, rank: int | None) -> None:
+        """Give the chart another finding or rank; drawing takes as long as all the rest."""
+        if self._drawn == (finding, rank):
+            return
+        self._drawn = (finding, rank)
+        drawn = self._chart_of(finding, rank)
+        if self.chart is not None and drawn is not None:
+            self.chart.chart = drawn
 
     def _apply(self, suggestion: Suggestion | None) -> None:
         with self._lock:

@@ -11,7 +11,7 @@ import ipywidgets as widgets
 import pandas as pd
 
 from perfnb import text
-from perfnb.charts import impact_chart, live
+from perfnb.charts import LiveChart, impact_chart
 from perfnb.document import Block, Bundle, Line, Section, Table, Verdict, bundle, joined_html
 from perfnb.facts import impact
 from perfnb.panels.at_rest import AtRest
@@ -19,6 +19,7 @@ from perfnb.panels.bars import parts_bars, step_bars
 from perfnb.panels.base import LONGEST_LINE, Panel, View, button, column, row, set_visible
 from perfnb.panels.controls import Control
 from perfnb.panels.history import Config, Edit, History
+from perfnb.panels.late_chart import LateChart
 from perfnb.panels.memory_text import believed, memory_blocks, memory_of, present, risk_of, risk_words
 from perfnb.prediction import Change, Prediction, Unknown
 from perfnb.report import picture
@@ -92,7 +93,8 @@ class WhatIfPanel(Panel):
         self._make_widgets()
         for control in self.controls.values():
             control.observe(lambda _: self._moved())
-        self._refresh(DRAWS_AT_REST)
+        self._refresh(DRAWS_AT_REST, draw=False)
+        self._late_chart.draw_later()
 
     def __getattr__(self, knob: str) -> Control:
         """The control of a knob."""
@@ -101,6 +103,11 @@ class WhatIfPanel(Panel):
             return controls[knob]  # type: ignore[no-any-return]
         message = f"the panel has no {knob!r}: its knobs are {', '.join(controls) or 'none'}"
         raise AttributeError(message)
+
+    @property
+    def chart(self) -> LiveChart | None:
+        """The live chart, drawn now if it was not yet; None where the run's own step cannot be predicted."""
+        return self._late_chart.chart
 
     @property
     def config(self) -> Config:
@@ -156,8 +163,7 @@ class WhatIfPanel(Panel):
             layout=widgets.Layout(width="640px"),
             style={"description_width": "80px"},
         )
-        self._drawn = self._impact()
-        self.chart = live(impact_chart(self._drawn)) if isinstance(self._now, Prediction) else None
+        self._late_chart = LateChart(lambda: self._impact() if isinstance(self._now, Prediction) else None, impact_chart)
         self.apply_button.on_click(lambda _: self._apply())
         self.undo_button.on_click(lambda _: self._undo())
         self.reset_button.on_click(lambda _: self._reset())
@@ -170,7 +176,7 @@ class WhatIfPanel(Panel):
             row(self.apply_button, self.undo_button, self.reset_button),
             self._views["outcome"].widget,
             self._views["bars"].widget,
-            *([self.chart] if self.chart is not None else []),
+            self._late_chart.widget,
             self._views["details"].widget,
             self.code,
         )
@@ -181,7 +187,7 @@ class WhatIfPanel(Panel):
         self._refresh(DRAWS_MOVING)
         self._at_rest.run(lambda: self._refresh(DRAWS_AT_REST))
 
-    def _refresh(self, draws: int) -> None:
+    def _refresh(self, draws: int, *, draw: bool = True) -> None:
         with self._lock:
             start = time.perf_counter()
             self.answer = (
@@ -196,8 +202,8 @@ class WhatIfPanel(Panel):
                 made |= {"header": self._header, "details": self._details}
             for name, blocks in made.items():
                 self._views[name].show_html(joined_html(blocks()))
-            if not is_moving:
-                self._draw()
+            if draw and not is_moving:
+                self._late_chart.draw()
             self.code.value = self._python()
             self.apply_button.disabled = not self.pending
             file = self._history.file_to_write(self.pending)
@@ -208,13 +214,6 @@ class WhatIfPanel(Panel):
             latest = changed(self._history.applied[-1]) if self._history.applied else ""
             self.undo_button.description = f"Undo {latest}" if latest else "Undo"
             self.reset_button.disabled = not self.changes
-
-    def _draw(self) -> None:
-        """Give the chart what changed; drawing takes as long as all the rest."""
-        now = self._impact()
-        if self.chart is not None and not now.equals(self._drawn):
-            self.chart.chart = impact_chart(now)
-            self._drawn = now
 
     def _settle_speed(self, seconds: float) -> None:
         if seconds > SLOW_S:
