@@ -66,7 +66,10 @@ class Suggestion:
 
 @dataclass(frozen=True, slots=True)
 class FixExample:
-    """A config and what a fix makes of it: knob to value after, or part of the reason why not."""
+    """A config and what a fix makes of it: knob to value after, or part of the reason why not.
+
+    The run is made when it is asked for: a panel needs the fixes, not their examples.
+    """
 
     title: str
     config: Mapping[str, Any]
@@ -75,7 +78,12 @@ class FixExample:
     parts: StepParts = field(default_factory=dict)
     machine: Machine = field(default_factory=Machine)
     world_size: int | None = None
-    run: Run = field(default_factory=Run)
+    make_run: Callable[[], Run] = Run
+
+    @property
+    def run(self) -> Run:
+        """The run that the fix reads."""
+        return self.make_run()
 
 
 FixFunction = Callable[..., "Mapping[str, Any] | str"]

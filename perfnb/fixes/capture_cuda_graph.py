@@ -24,12 +24,25 @@ _CHANGING: Final = Run(
     source="PyTorch documentation, CUDA graphs: static shapes and addresses, no synchronisation, no host logic inside",
     caution="inputs are copied into fixed buffers; shapes and control flow must be the same in each step; not validated on a GPU",
     examples=(
-        FixExample("static shapes, no sync", {"cuda_graphs": False}, {"cuda_graphs": True}, parts={"step": 100.0}, run=_STEADY),
+        FixExample(
+            "static shapes, no sync",
+            {"cuda_graphs": False},
+            {"cuda_graphs": True},
+            parts={"step": 100.0},
+            make_run=lambda: _STEADY,
+        ),
         FixExample("captured already", {"cuda_graphs": True}, None, "already", parts={"step": 100.0}),
         FixExample(
             "a sync in the step", {"cuda_graphs": False}, None, "waits for the device", parts={"step": 100.0, "idle.sync": 2.0}
         ),
-        FixExample("batches change", {"cuda_graphs": False}, None, "batch_size changes", parts={"step": 100.0}, run=_CHANGING),
+        FixExample(
+            "batches change",
+            {"cuda_graphs": False},
+            None,
+            "batch_size changes",
+            parts={"step": 100.0},
+            make_run=lambda: _CHANGING,
+        ),
     ),
 )
 def capture_cuda_graph(config: Mapping[str, Any], parts: StepParts, run: Run) -> Mapping[str, Any] | str:

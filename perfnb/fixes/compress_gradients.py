@@ -28,7 +28,13 @@ def _run(clock: str, dtype: str = "Float") -> Run:
     source="PyTorch documentation, DDP communication hooks: bf16_compress_hook (NCCL from 2.10 on), fp16_compress_hook",
     caution="gradients are rounded before they are added up: compare the loss with that of the same run without it",
     examples=(
-        FixExample("NCCL", {"gradient_compression": "none"}, {"gradient_compression": "bf16"}, machine=_A100, run=_run("device")),
+        FixExample(
+            "NCCL",
+            {"gradient_compression": "none"},
+            {"gradient_compression": "bf16"},
+            machine=_A100,
+            make_run=lambda: _run("device"),
+        ),
         FixExample(
             "a GPU without bf16",
             {"gradient_compression": "none", "backend": "nccl"},
@@ -41,7 +47,9 @@ def _run(clock: str, dtype: str = "Float") -> Run:
             None,
             "exchanged by gloo, without a link between GPUs",
         ),
-        FixExample("gloo, as recorded", {"gradient_compression": "none"}, None, "exchanged by gloo", run=_run("host")),
+        FixExample(
+            "gloo, as recorded", {"gradient_compression": "none"}, None, "exchanged by gloo", make_run=lambda: _run("host")
+        ),
         FixExample("backend not known", {"gradient_compression": "none"}, None, "backend is not known", machine=_A100),
         FixExample(
             "16 bits as it is",
@@ -49,7 +57,7 @@ def _run(clock: str, dtype: str = "Float") -> Run:
             None,
             "16 bits already, over PCIe",
             machine=_A100,
-            run=_run("device", "BFloat16"),
+            make_run=lambda: _run("device", "BFloat16"),
         ),
         FixExample("already", {"gradient_compression": "bf16", "backend": "nccl"}, None, "already", machine=_A100),
     ),

@@ -23,11 +23,13 @@ _RUN = curve_run(np.ones(80))
     source="Hägele et al. (2024), Compute-Optimal Training Beyond Fixed Training Durations: a constant rate, then a cooldown",
     caution="not validated on runs of ours: fork with the decay and without it, both to the end",
     examples=(
-        FixExample("20 of 100 steps left", {"decay_steps": 0, "planned_steps": 100}, {"decay_steps": 20}, run=_RUN),
-        FixExample("not set so far", {"decay_steps": None, "planned_steps": 100}, {"decay_steps": 20}, run=_RUN),
-        FixExample("it decays already", {"decay_steps": 30, "planned_steps": 100}, None, "30 steps already", run=_RUN),
-        FixExample("the run is over", {"decay_steps": 0, "planned_steps": 80}, None, "no step is left", run=_RUN),
-        FixExample("how long it will run is not known", {"decay_steps": 0}, None, "planned_steps", run=_RUN),
+        FixExample("20 of 100 steps left", {"decay_steps": 0, "planned_steps": 100}, {"decay_steps": 20}, make_run=lambda: _RUN),
+        FixExample("not set so far", {"decay_steps": None, "planned_steps": 100}, {"decay_steps": 20}, make_run=lambda: _RUN),
+        FixExample(
+            "it decays already", {"decay_steps": 30, "planned_steps": 100}, None, "30 steps already", make_run=lambda: _RUN
+        ),
+        FixExample("the run is over", {"decay_steps": 0, "planned_steps": 80}, None, "no step is left", make_run=lambda: _RUN),
+        FixExample("how long it will run is not known", {"decay_steps": 0}, None, "planned_steps", make_run=lambda: _RUN),
         FixExample("nothing recorded", {"decay_steps": 0, "planned_steps": 100}, None, "nothing was recorded"),
     ),
 )

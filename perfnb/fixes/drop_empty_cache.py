@@ -29,12 +29,28 @@ def _reserving(peak: int) -> Run:
     source="PyTorch documentation, torch.cuda.empty_cache: it does not increase the memory that PyTorch can use",
     caution="the cache then stays, how large only a replay can tell: leave it where another process shares the device",
     examples=(
-        FixExample("600 of 1000 bytes reserved", _EACH, {"empty_cache_every_n_steps": 0}, machine=_GPU, run=_reserving(600)),
-        FixExample("nearly full even so", _EACH, None, "without", machine=_GPU, run=_reserving(950)),
-        FixExample("size not known", _EACH, None, "not known", run=_reserving(600)),
+        FixExample(
+            "600 of 1000 bytes reserved", _EACH, {"empty_cache_every_n_steps": 0}, machine=_GPU, make_run=lambda: _reserving(600)
+        ),
+        FixExample("nearly full even so", _EACH, None, "without", machine=_GPU, make_run=lambda: _reserving(950)),
+        FixExample("size not known", _EACH, None, "not known", make_run=lambda: _reserving(600)),
         FixExample("nothing recorded", _EACH, None, "not recorded", machine=_GPU),
-        FixExample("never emptied", {"empty_cache_every_n_steps": 0}, None, "never emptied", machine=_GPU, run=_reserving(600)),
-        FixExample("not a number", {"empty_cache_every_n_steps": "often"}, None, "'often'", machine=_GPU, run=_reserving(600)),
+        FixExample(
+            "never emptied",
+            {"empty_cache_every_n_steps": 0},
+            None,
+            "never emptied",
+            machine=_GPU,
+            make_run=lambda: _reserving(600),
+        ),
+        FixExample(
+            "not a number",
+            {"empty_cache_every_n_steps": "often"},
+            None,
+            "'often'",
+            machine=_GPU,
+            make_run=lambda: _reserving(600),
+        ),
         FixExample("a CPU", {**_EACH, "device": "cpu"}, None, "runs on cpu"),
     ),
 )

@@ -34,8 +34,8 @@ def _growing(bytes_per_step: int) -> Run:
     "that calls gc.collect() itself has to stop",
     examples=(
         FixExample("frozen after the start", {"gc_freeze": False}, {"gc_freeze": True}),
-        FixExample("memory stays as it is", {"gc_freeze": False}, {"gc_freeze": True}, run=_growing(0)),
-        FixExample("memory leaks", {"gc_freeze": False}, None, "memory grows", run=_growing(10_000)),
+        FixExample("memory stays as it is", {"gc_freeze": False}, {"gc_freeze": True}, make_run=lambda: _growing(0)),
+        FixExample("memory leaks", {"gc_freeze": False}, None, "memory grows", make_run=lambda: _growing(10_000)),
         FixExample("frozen already", {"gc_freeze": True}, None, "already"),
         FixExample("not said", {"gc_freeze": "sometimes"}, None, "'sometimes'"),
     ),

@@ -36,29 +36,35 @@ def _on_host(used: int) -> Run:
     source="McCandlish et al. (2018), An Empirical Model of Large-Batch Training; memory: at most all of it doubles",
     caution="the learning rate goes along: x 2 for SGD, x sqrt(2) for Adam-like (Goyal 2017, Malladi 2022); check the loss",
     examples=(
-        FixExample("400 of 1000 bytes become 800 at most", {"batch_size": 8}, {"batch_size": 16}, machine=_GPU, run=_using(400)),
-        FixExample("500 become 1000", {"batch_size": 8}, None, "may not fit", machine=_GPU, run=_using(500)),
+        FixExample(
+            "400 of 1000 bytes become 800 at most",
+            {"batch_size": 8},
+            {"batch_size": 16},
+            machine=_GPU,
+            make_run=lambda: _using(400),
+        ),
+        FixExample("500 become 1000", {"batch_size": 8}, None, "may not fit", machine=_GPU, make_run=lambda: _using(500)),
         FixExample(
             "with its learning rate, of SGD",
             {"batch_size": 8, "learning_rate": 0.1, "optimizer": "sgd"},
             {"batch_size": 16, "learning_rate": 0.2},
-            run=_on_host(100),
+            make_run=lambda: _on_host(100),
         ),
         FixExample(
             "with its learning rate, of Adam",
             {"batch_size": 8, "learning_rate": 1.0, "optimizer": "adam"},
             {"batch_size": 16, "learning_rate": 2**0.5},
-            run=_on_host(100),
+            make_run=lambda: _on_host(100),
         ),
         FixExample(
             "of an optimizer without a known rule the batch alone",
             {"batch_size": 8, "learning_rate": 1.0, "optimizer": "lbfgs"},
             {"batch_size": 16},
-            run=_on_host(100),
+            make_run=lambda: _on_host(100),
         ),
-        FixExample("a host without room", {"batch_size": 8}, None, "may not fit", run=_on_host(450)),
+        FixExample("a host without room", {"batch_size": 8}, None, "may not fit", make_run=lambda: _on_host(450)),
         FixExample("memory not known", {"batch_size": 8}, None, "not known"),
-        FixExample("not a number", {"batch_size": "auto"}, None, "'auto'", run=_on_host(100)),
+        FixExample("not a number", {"batch_size": "auto"}, None, "'auto'", make_run=lambda: _on_host(100)),
     ),
 )
 def grow_batch(config: Mapping[str, Any], run: Run, machine: Machine) -> Mapping[str, Any] | str:

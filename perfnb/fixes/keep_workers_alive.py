@@ -26,9 +26,9 @@ def _run(epochs: tuple[int, ...]) -> Run:
     source="PyTorch documentation, torch.utils.data.DataLoader: persistent_workers",
     caution="changes that the training makes to its dataset between epochs no longer reach the workers",
     examples=(
-        FixExample("three epochs", _WITH_WORKERS, {"persistent_workers": True}, run=_run((0, 1, 2))),
+        FixExample("three epochs", _WITH_WORKERS, {"persistent_workers": True}, make_run=lambda: _run((0, 1, 2))),
         FixExample("epochs not recorded", _WITH_WORKERS, {"persistent_workers": True}),
-        FixExample("one epoch", _WITH_WORKERS, None, "one epoch", run=_run((0, 0, 0))),
+        FixExample("one epoch", _WITH_WORKERS, None, "one epoch", make_run=lambda: _run((0, 0, 0))),
         FixExample("no workers", {"num_workers": 0, "persistent_workers": False}, None, "no workers"),
         FixExample("kept already", {"num_workers": 2, "persistent_workers": True}, None, "already"),
     ),

@@ -31,7 +31,7 @@ _TWO_RANKS = Run(
             {"torch_num_threads": 2},
             machine=Machine(cpu_capacity=4),
             world_size=2,
-            run=_TWO_RANKS,
+            make_run=lambda: _TWO_RANKS,
         ),
         FixExample(
             "a quota of half a core leaves one thread",

@@ -24,11 +24,20 @@ _OTHERWISE: Final = 0.4
     source="DeepOBS sweep: where the loss was not finite the rate was too high in 193 of 193 runs; x0.1 did not always suffice",
     caution="probe it first: halving by reflex made 48 % of 46 small runs worse. Rule out bad batches and the number format",
     examples=(
-        FixExample("a loss that jumped", {"learning_rate": 0.1}, {"learning_rate": 0.04}, run=curve_run([1.0, 2.0, 1.0])),
-        FixExample("a loss that is not finite", {"learning_rate": 0.1}, {"learning_rate": 0.01}, run=curve_run([1.0, np.nan])),
-        FixExample("in a nested config", {"optimizer": {"learning_rate": 3}}, {"learning_rate": 1.2}, run=curve_run([1.0])),
-        FixExample("not a number", {"learning_rate": "auto"}, None, "'auto'", run=curve_run([1.0])),
-        FixExample("no rate at all", {"learning_rate": 0.0}, None, "not a number above zero", run=curve_run([1.0])),
+        FixExample(
+            "a loss that jumped", {"learning_rate": 0.1}, {"learning_rate": 0.04}, make_run=lambda: curve_run([1.0, 2.0, 1.0])
+        ),
+        FixExample(
+            "a loss that is not finite",
+            {"learning_rate": 0.1},
+            {"learning_rate": 0.01},
+            make_run=lambda: curve_run([1.0, np.nan]),
+        ),
+        FixExample(
+            "in a nested config", {"optimizer": {"learning_rate": 3}}, {"learning_rate": 1.2}, make_run=lambda: curve_run([1.0])
+        ),
+        FixExample("not a number", {"learning_rate": "auto"}, None, "'auto'", make_run=lambda: curve_run([1.0])),
+        FixExample("no rate at all", {"learning_rate": 0.0}, None, "not a number above zero", make_run=lambda: curve_run([1.0])),
     ),
 )
 def lower_learning_rate(config: Mapping[str, Any], run: Run) -> Mapping[str, Any] | str:

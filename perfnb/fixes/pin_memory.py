@@ -27,9 +27,11 @@ def _run(memory: str) -> Run:
     source="PyTorch documentation, torch.utils.data: memory pinning; CUDA C++ programming guide: page-locked host memory",
     caution="pinned memory cannot be swapped out: the host needs room for the loader's batches; not validated on a GPU of ours",
     examples=(
-        FixExample("copies from pageable memory", {"pin_memory": False}, {"pin_memory": True}, run=_run("Pageable")),
+        FixExample("copies from pageable memory", {"pin_memory": False}, {"pin_memory": True}, make_run=lambda: _run("Pageable")),
         FixExample("a GPU, copies not recorded", {"pin_memory": False}, {"pin_memory": True}, machine=_GPU),
-        FixExample("copies from pinned memory", {"pin_memory": False}, None, "pinned memory already", run=_run("Pinned")),
+        FixExample(
+            "copies from pinned memory", {"pin_memory": False}, None, "pinned memory already", make_run=lambda: _run("Pinned")
+        ),
         FixExample("pinned already", {"pin_memory": True}, None, "already", machine=_GPU),
         FixExample("no GPU", {"pin_memory": False}, None, "no GPU"),
     ),

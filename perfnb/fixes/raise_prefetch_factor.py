@@ -28,10 +28,10 @@ def _run(*waits: int) -> Run:
     source="PyTorch documentation, torch.utils.data.DataLoader: batches that each worker loads ahead, 2 by default",
     caution="num_workers x prefetch_factor batches are held in shared memory",
     examples=(
-        FixExample("few long waits", _TWO_WORKERS, {"prefetch_factor": OneOf((4, 8))}, run=_run(1, 1, 1, 97)),
+        FixExample("few long waits", _TWO_WORKERS, {"prefetch_factor": OneOf((4, 8))}, make_run=lambda: _run(1, 1, 1, 97)),
         FixExample("waits not recorded", _TWO_WORKERS, {"prefetch_factor": OneOf((4, 8))}),
         FixExample("from 4", {"num_workers": 2, "prefetch_factor": 4}, {"prefetch_factor": OneOf((8,))}),
-        FixExample("every batch is late", _TWO_WORKERS, None, "runs dry", run=_run(20, 25, 30, 25)),
+        FixExample("every batch is late", _TWO_WORKERS, None, "runs dry", make_run=lambda: _run(20, 25, 30, 25)),
         FixExample("no workers", {"num_workers": 0, "prefetch_factor": 2}, None, "no workers"),
         FixExample("workers not known", {"prefetch_factor": 2}, None, "no num_workers"),
         FixExample("long already", {"num_workers": 2, "prefetch_factor": 8}, None, "8 already"),

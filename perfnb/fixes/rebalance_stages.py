@@ -38,25 +38,29 @@ def _run(*work: int) -> Run:
             "stages of 4 layers at 40 and 80 us: layers of 10 and 20 us are best cut as 5 and 3",
             {"pipeline_split": [4, 4], "pipeline_stages": [0, 0, 1, 1]},
             {"pipeline_split": [5, 3]},
-            run=_run(40, 40, 80, 80),
+            make_run=lambda: _run(40, 40, 80, 80),
         ),
         FixExample(
             "equal already",
             {"pipeline_split": [4, 4], "pipeline_stages": [0, 1]},
             None,
             "shortest already",
-            run=_run(60, 60),
+            make_run=lambda: _run(60, 60),
         ),
         FixExample(
             "no rank of stage 2 was read",
             {"pipeline_split": [4, 4, 4], "pipeline_stages": [0, 1]},
             None,
             "2 of 3 stages",
-            run=_run(60, 60),
+            make_run=lambda: _run(60, 60),
         ),
-        FixExample("stages not known", {"pipeline_split": [4, 4]}, None, "names no pipeline stages", run=_run(60, 60)),
-        FixExample("not numbers of layers", {"pipeline_split": "4,4"}, None, "'4,4'", run=_run(60, 60)),
-        FixExample("nothing recorded", {"pipeline_split": [4, 4], "pipeline_stages": []}, None, "times of the stages", run=Run()),
+        FixExample(
+            "stages not known", {"pipeline_split": [4, 4]}, None, "names no pipeline stages", make_run=lambda: _run(60, 60)
+        ),
+        FixExample("not numbers of layers", {"pipeline_split": "4,4"}, None, "'4,4'", make_run=lambda: _run(60, 60)),
+        FixExample(
+            "nothing recorded", {"pipeline_split": [4, 4], "pipeline_stages": []}, None, "times of the stages", make_run=Run
+        ),
     ),
 )
 def rebalance_stages(config: Mapping[str, Any], run: Run) -> Mapping[str, Any] | str:

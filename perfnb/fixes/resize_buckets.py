@@ -35,19 +35,30 @@ def _run(*mib: float) -> Run:
     source="PyTorch documentation, DistributedDataParallel: bucket_cap_mb; PyTorch Distributed (VLDB 2020)",
     caution="None is not 25: only None keeps a first bucket of 1 MiB; which size is best has to be tried",
     examples=(
-        FixExample("tiny buckets", {"bucket_cap_mb": 0.1}, {"bucket_cap_mb": OneOf((25, 50, 10, 5))}, run=_run(*(1,) * 100)),
+        FixExample(
+            "tiny buckets", {"bucket_cap_mb": 0.1}, {"bucket_cap_mb": OneOf((25, 50, 10, 5))}, make_run=lambda: _run(*(1,) * 100)
+        ),
         FixExample(
             "a small model stays in more than one bucket",
             {"bucket_cap_mb": 0.1},
             {"bucket_cap_mb": OneOf((2.5, 1, 0.5, 0.25))},
-            run=_run(*(1,) * 6),
+            make_run=lambda: _run(*(1,) * 6),
         ),
-        FixExample("default", {"bucket_cap_mb": None}, {"bucket_cap_mb": OneOf((50, 100, 10, 5))}, run=_run(*(25,) * 8)),
-        FixExample("default, small model", {"bucket_cap_mb": None}, {"bucket_cap_mb": OneOf((10, 5, 2.5, 1))}, run=_run(1, 23)),
-        FixExample("gradients in one tenth of a MiB", {"bucket_cap_mb": None}, None, "0.1 MiB", run=_run(0.1)),
+        FixExample(
+            "default", {"bucket_cap_mb": None}, {"bucket_cap_mb": OneOf((50, 100, 10, 5))}, make_run=lambda: _run(*(25,) * 8)
+        ),
+        FixExample(
+            "default, small model",
+            {"bucket_cap_mb": None},
+            {"bucket_cap_mb": OneOf((10, 5, 2.5, 1))},
+            make_run=lambda: _run(1, 23),
+        ),
+        FixExample("gradients in one tenth of a MiB", {"bucket_cap_mb": None}, None, "0.1 MiB", make_run=lambda: _run(0.1)),
         FixExample("size not known", {"bucket_cap_mb": None}, None, "record(trace=5)"),
-        FixExample("not a size", {"bucket_cap_mb": "25"}, None, "'25'", run=_run(100)),
-        FixExample("not DDP", {"bucket_cap_mb": 25, "parallelism": "fsdp"}, None, "parallelism is fsdp", run=_run(100)),
+        FixExample("not a size", {"bucket_cap_mb": "25"}, None, "'25'", make_run=lambda: _run(100)),
+        FixExample(
+            "not DDP", {"bucket_cap_mb": 25, "parallelism": "fsdp"}, None, "parallelism is fsdp", make_run=lambda: _run(100)
+        ),
     ),
 )
 def resize_buckets(config: Mapping[str, Any], run: Run) -> Mapping[str, Any] | str:

@@ -37,18 +37,22 @@ def _seeing(lengths: tuple[int, ...], holes: tuple[int, ...]) -> Run:
             "lengths vary and holes grow",
             _OFF,
             {"roundup_power2_divisions": _DIVISIONS},
-            run=_seeing((64, 128, 96, 72, 120, 100), (10, 12, 30, 45, 60, 80)),
+            make_run=lambda: _seeing((64, 128, 96, 72, 120, 100), (10, 12, 30, 45, 60, 80)),
         ),
-        FixExample("every step is as long", _OFF, None, "same length", run=_seeing((64,) * 6, (10, 12, 30, 45, 60, 80))),
-        FixExample("holes stay as they are", _OFF, None, "do not grow", run=_seeing((64, 128, 96, 72, 120, 100), (50,) * 6)),
-        FixExample("lengths not known", _OFF, None, "tokens", run=_seeing((), (10, 12, 30, 45, 60, 80))),
-        FixExample("holes not known", _OFF, None, "holes", run=_seeing((64, 128, 96), ())),
+        FixExample(
+            "every step is as long", _OFF, None, "same length", make_run=lambda: _seeing((64,) * 6, (10, 12, 30, 45, 60, 80))
+        ),
+        FixExample(
+            "holes stay as they are", _OFF, None, "do not grow", make_run=lambda: _seeing((64, 128, 96, 72, 120, 100), (50,) * 6)
+        ),
+        FixExample("lengths not known", _OFF, None, "tokens", make_run=lambda: _seeing((), (10, 12, 30, 45, 60, 80))),
+        FixExample("holes not known", _OFF, None, "holes", make_run=lambda: _seeing((64, 128, 96), ())),
         FixExample(
             "a replay says that it takes more: 33 MiB become 36",
             _OFF,
             None,
             "takes 2.00 MiB more",
-            run=Run(allocations=table_from_text("allocations", _ONE_OF_33)),
+            make_run=lambda: Run(allocations=table_from_text("allocations", _ONE_OF_33)),
         ),
         FixExample("rounded already", {"roundup_power2_divisions": 8}, None, "already"),
         FixExample("a CPU", {**_OFF, "device": "cpu"}, None, "runs on cpu"),

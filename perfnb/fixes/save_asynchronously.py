@@ -25,16 +25,20 @@ def _with_memory(used: int, limit: int) -> Run:
     source="PyTorch documentation, torch.distributed.checkpoint.async_save; CheckFreq (FAST 2021)",
     caution="wait for the save before the next one, and before the end; the copy takes as much host memory as the state",
     examples=(
-        FixExample("half a host free", {"async_checkpoint": False}, {"async_checkpoint": True}, run=_with_memory(40, 100)),
-        FixExample("little memory left", {"async_checkpoint": False}, None, "60 %", run=_with_memory(60, 100)),
+        FixExample(
+            "half a host free", {"async_checkpoint": False}, {"async_checkpoint": True}, make_run=lambda: _with_memory(40, 100)
+        ),
+        FixExample("little memory left", {"async_checkpoint": False}, None, "60 %", make_run=lambda: _with_memory(60, 100)),
         FixExample("memory not known", {"async_checkpoint": False}, None, "not known"),
-        FixExample("in the background already", {"async_checkpoint": True}, None, "already", run=_with_memory(40, 100)),
+        FixExample(
+            "in the background already", {"async_checkpoint": True}, None, "already", make_run=lambda: _with_memory(40, 100)
+        ),
         FixExample(
             "one written by pickle alone",
             {"async_checkpoint": False, "checkpoint_backend": "torch.save"},
             None,
             "torch.save",
-            run=_with_memory(40, 100),
+            make_run=lambda: _with_memory(40, 100),
         ),
     ),
 )

@@ -32,17 +32,25 @@ def _holding(kept: int, peak: int) -> Run:
             _ADAM,
             {"zero_stage": OneOf(_STAGES)},
             world_size=4,
-            run=_holding(800, 1000),
+            make_run=lambda: _holding(800, 1000),
         ),
         FixExample(
-            "from stage 1 on", {**_ADAM, "zero_stage": 1}, {"zero_stage": OneOf((2, 3))}, world_size=4, run=_holding(800, 1000)
+            "from stage 1 on",
+            {**_ADAM, "zero_stage": 1},
+            {"zero_stage": OneOf((2, 3))},
+            world_size=4,
+            make_run=lambda: _holding(800, 1000),
         ),
-        FixExample("one rank", _ADAM, None, "one rank", world_size=1, run=_holding(800, 1000)),
-        FixExample("ranks not known", _ADAM, None, "number of ranks is not known", run=_holding(800, 1000)),
-        FixExample("most comes and goes", _ADAM, None, "70% of it comes and goes", world_size=4, run=_holding(300, 1000)),
+        FixExample("one rank", _ADAM, None, "one rank", world_size=1, make_run=lambda: _holding(800, 1000)),
+        FixExample("ranks not known", _ADAM, None, "number of ranks is not known", make_run=lambda: _holding(800, 1000)),
+        FixExample(
+            "most comes and goes", _ADAM, None, "70% of it comes and goes", world_size=4, make_run=lambda: _holding(300, 1000)
+        ),
         FixExample("no state to part", {"zero_stage": 0, "optimizer": "sgd"}, None, "no state tensor", world_size=4),
         FixExample("categories not known", _ADAM, None, "what holds the memory", world_size=4),
-        FixExample("as far as it goes", {**_ADAM, "zero_stage": 3}, None, "3 already", world_size=4, run=_holding(800, 1000)),
+        FixExample(
+            "as far as it goes", {**_ADAM, "zero_stage": 3}, None, "3 already", world_size=4, make_run=lambda: _holding(800, 1000)
+        ),
         FixExample("not a stage", {**_ADAM, "zero_stage": "auto"}, None, "'auto'", world_size=4),
     ),
 )

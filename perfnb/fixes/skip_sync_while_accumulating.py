@@ -27,8 +27,14 @@ _FOUR = Run(steps=table_from_text("steps", "rank step start_us duration_us micro
             {"sync_every_micro_batch": False},
             world_size=2,
         ),
-        FixExample("4 recorded", {"sync_every_micro_batch": True}, {"sync_every_micro_batch": False}, world_size=2, run=_FOUR),
-        FixExample("already", {"sync_every_micro_batch": False}, None, "already", world_size=2, run=_FOUR),
+        FixExample(
+            "4 recorded",
+            {"sync_every_micro_batch": True},
+            {"sync_every_micro_batch": False},
+            world_size=2,
+            make_run=lambda: _FOUR,
+        ),
+        FixExample("already", {"sync_every_micro_batch": False}, None, "already", world_size=2, make_run=lambda: _FOUR),
         FixExample(
             "none accumulate",
             {"sync_every_micro_batch": True, "gradient_accumulation_steps": 1},
@@ -39,14 +45,14 @@ _FOUR = Run(steps=table_from_text("steps", "rank step start_us duration_us micro
         FixExample(
             "not known whether", {"sync_every_micro_batch": True}, None, "gradient_accumulation_steps is not known", world_size=2
         ),
-        FixExample("one rank", {"sync_every_micro_batch": True}, None, "one rank", world_size=1, run=_FOUR),
+        FixExample("one rank", {"sync_every_micro_batch": True}, None, "one rank", world_size=1, make_run=lambda: _FOUR),
         FixExample(
             "another way to share the work",
             {"sync_every_micro_batch": True, "parallelism": "pipeline"},
             None,
             "parallelism is pipeline",
             world_size=2,
-            run=_FOUR,
+            make_run=lambda: _FOUR,
         ),
     ),
 )

@@ -29,19 +29,22 @@ _EVERY_TENTH = np.where(np.arange(200) % 10 == 0, (np.arange(200) / 100.0 - 1.0)
             "best at step 100 of 200",
             {"max_steps": 400},
             {"max_steps": 100},
-            run=curve_run(np.ones(200), validation_loss=_EVERY_TENTH),
+            make_run=lambda: curve_run(np.ones(200), validation_loss=_EVERY_TENTH),
         ),
         FixExample(
-            "no limit so far", {"max_steps": None}, {"max_steps": 100}, run=curve_run(np.ones(200), validation_loss=_EVERY_TENTH)
+            "no limit so far",
+            {"max_steps": None},
+            {"max_steps": 100},
+            make_run=lambda: curve_run(np.ones(200), validation_loss=_EVERY_TENTH),
         ),
         FixExample(
             "best at the end",
             {"max_steps": 400},
             None,
             "last evaluation",
-            run=curve_run(np.ones(200), validation_loss=_EVERY_TENTH[::-1] - np.arange(200.0)),
+            make_run=lambda: curve_run(np.ones(200), validation_loss=_EVERY_TENTH[::-1] - np.arange(200.0)),
         ),
-        FixExample("never evaluated", {"max_steps": 400}, None, "12 evaluations", run=curve_run(np.ones(200))),
+        FixExample("never evaluated", {"max_steps": 400}, None, "12 evaluations", make_run=lambda: curve_run(np.ones(200))),
         FixExample("nothing recorded", {"max_steps": 400}, None, "12 evaluations"),
     ),
 )

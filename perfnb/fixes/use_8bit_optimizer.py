@@ -28,19 +28,24 @@ def _holding(kept: int, peak: int) -> Run:
     caution="try the other remedies first: it needs bitsandbytes and a CUDA device, and rounds what the optimizer remembers",
     examples=(
         FixExample(
-            "800 bytes stay, 200 come and go", {"optimizer": "adamw"}, {"optimizer": "adamw_8bit"}, run=_holding(800, 1000)
+            "800 bytes stay, 200 come and go",
+            {"optimizer": "adamw"},
+            {"optimizer": "adamw_8bit"},
+            make_run=lambda: _holding(800, 1000),
         ),
-        FixExample("most comes and goes", {"optimizer": "adamw"}, None, "70% of it comes and goes", run=_holding(300, 1000)),
-        FixExample("an optimizer without such a form", {"optimizer": "sgd"}, None, "'sgd'", run=_holding(800, 1000)),
-        FixExample("in 8 bits already", {"optimizer": "adamw_8bit"}, None, "'adamw_8bit'", run=_holding(800, 1000)),
+        FixExample(
+            "most comes and goes", {"optimizer": "adamw"}, None, "70% of it comes and goes", make_run=lambda: _holding(300, 1000)
+        ),
+        FixExample("an optimizer without such a form", {"optimizer": "sgd"}, None, "'sgd'", make_run=lambda: _holding(800, 1000)),
+        FixExample("in 8 bits already", {"optimizer": "adamw_8bit"}, None, "'adamw_8bit'", make_run=lambda: _holding(800, 1000)),
         FixExample("categories not known", {"optimizer": "adamw"}, None, "what holds the memory"),
         FixExample(
             "one CUDA device of several",
             {"optimizer": "adamw", "device": "cuda:1"},
             {"optimizer": "adamw_8bit"},
-            run=_holding(800, 1000),
+            make_run=lambda: _holding(800, 1000),
         ),
-        FixExample("a CPU", {"optimizer": "adamw", "device": "cpu"}, None, "CUDA", run=_holding(800, 1000)),
+        FixExample("a CPU", {"optimizer": "adamw", "device": "cpu"}, None, "CUDA", make_run=lambda: _holding(800, 1000)),
     ),
 )
 def use_8bit_optimizer(config: Mapping[str, Any], run: Run) -> Mapping[str, Any] | str:

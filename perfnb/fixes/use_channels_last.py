@@ -28,9 +28,20 @@ def _convolving(shape: str) -> Run:
     caution="model and batches both: model.to(memory_format=torch.channels_last); not validated on a GPU",
     examples=(
         FixExample("contiguous", {"memory_format": "contiguous"}, {"memory_format": "channels_last"}),
-        FixExample("images", {"memory_format": "contiguous"}, {"memory_format": "channels_last"}, run=_convolving("[2,3,8,8]")),
+        FixExample(
+            "images",
+            {"memory_format": "contiguous"},
+            {"memory_format": "channels_last"},
+            make_run=lambda: _convolving("[2,3,8,8]"),
+        ),
         FixExample("set already", {"memory_format": "channels_last"}, None, "already"),
-        FixExample("sequences", {"memory_format": "contiguous"}, None, "no convolution of images", run=_convolving("[2,3,8]")),
+        FixExample(
+            "sequences",
+            {"memory_format": "contiguous"},
+            None,
+            "no convolution of images",
+            make_run=lambda: _convolving("[2,3,8]"),
+        ),
     ),
 )
 def use_channels_last(config: Mapping[str, Any], run: Run) -> Mapping[str, Any] | str:

@@ -34,10 +34,10 @@ def _attending(head: int) -> Run:
     caution="the mask must be causal, none, or one that a fused kernel takes; results differ in rounding; not validated on a GPU",
     examples=(
         FixExample("eager", {"attention": "eager"}, {"attention": "sdpa"}),
-        FixExample("heads of 64", {"attention": "eager"}, {"attention": "sdpa"}, run=_attending(64 + 8)),
+        FixExample("heads of 64", {"attention": "eager"}, {"attention": "sdpa"}, make_run=lambda: _attending(64 + 8)),
         FixExample("fused already", {"attention": "sdpa"}, None, "sdpa already"),
-        FixExample("heads of 36", {"attention": "eager"}, None, "heads of 36", run=_attending(36)),
-        FixExample("heads of 512", {"attention": "eager"}, None, "heads of 512", run=_attending(512)),
+        FixExample("heads of 36", {"attention": "eager"}, None, "heads of 36", make_run=lambda: _attending(36)),
+        FixExample("heads of 512", {"attention": "eager"}, None, "heads of 512", make_run=lambda: _attending(512)),
     ),
 )
 def use_fused_attention(config: Mapping[str, Any], run: Run) -> Mapping[str, Any] | str:

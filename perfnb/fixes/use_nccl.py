@@ -33,7 +33,7 @@ _HOSTS = "rank host time_us\n0 a 1\n1 a 1\n2 a 1\n3 a 1"
             "4 ranks of one host share 2 GPUs",
             machine=_TWO,
             world_size=4,
-            run=Run(host_samples=table_from_text("host_samples", _HOSTS)),
+            make_run=lambda: Run(host_samples=table_from_text("host_samples", _HOSTS)),
         ),
         FixExample("another backend", {"backend": "mpi"}, None, "backend is mpi", machine=_TWO, world_size=2),
     ),
