@@ -98,13 +98,13 @@ class Live:
             raise NotTested(message, "run again when the host is quiet")
         error = outcome.error_share
         if not outcome.inside and (error is None or abs(error) > _WRONG_BY):
-            self._expect_quiet()
+            self._expect_quiet(after)
             raise NotAsExpected(outcome.verdict, "other processes may have taken the cores meanwhile: run again when it is quiet")
         return f"num_workers 0 -> {workers}: {outcome.verdict}"
 
-    def _expect_quiet(self) -> None:
-        """`NotTested` where the job itself waited for a core so long that the host is too busy to judge by."""
-        for each in perfnb.diagnose(self.before).found:
+    def _expect_quiet(self, *others: Run) -> None:
+        """`NotTested` where the job waited for a core so long, then or in another run, that the host is too busy to tell."""
+        for each in (found for run in (self.before, *others) for found in perfnb.diagnose(run).found):
             if each.detector == _BUSY and each.severity > _MOST_BUSY:
                 message = f"the host is too busy to tell: {each.summary}"
                 raise NotTested(message, "run again when the host is quiet")
