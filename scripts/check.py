@@ -14,6 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SUM = re.compile(r"^(Found|Success|All checks|Contracts:|TOTAL|Coverage failure)|\b(passed|failed|formatted|error)\b")
 COVERAGE = ("--cov", "--cov-report=", "--cov-fail-under=0")  # each part alone covers less: the report of both decides
+NO_NBVAL = ("-p", "no:nbval")  # loading it takes seconds of each process, and only the notebooks need it
+BESIDE = ("-n", "2", "--dist", "loadfile")
 SANITIZE = ("--nbval-sanitize-with", "tests/sanitize.cfg")
 
 
@@ -52,10 +54,10 @@ CHECKS = (
     Check("ruff check", ("-m", "ruff", "check", ".")),
     Check("mypy --strict", ("-m", "mypy")),
     Check("import-linter", ("-c", "from importlinter.cli import lint_imports_command as check; check()", "--no-logo")),
-    Check("pytest with doctests", ("-m", "pytest", "-m", "not alone", "-n", "2", "--dist", "loadfile", *COVERAGE)),
-    Check("pytest one by one", ("-m", "pytest", "-m", "alone", "--cov-append", *COVERAGE)),
+    Check("pytest with doctests", ("-m", "pytest", "-m", "not alone", *NO_NBVAL, *BESIDE, *COVERAGE)),
+    Check("pytest one by one", ("-m", "pytest", "-m", "alone", "--cov-append", *NO_NBVAL, *COVERAGE)),
     Check("branch coverage", ("-m", "coverage", "report", "--sort=cover")),
-    Check("notebooks, strict nbval", ("-m", "pytest", "--nbval", "--nbval-current-env", *SANITIZE, "notebooks")),
+    Check("notebooks, strict nbval", ("-m", "pytest", "--nbval", "--nbval-current-env", *SANITIZE, *BESIDE, "notebooks")),
 )
 
 
@@ -77,12 +79,16 @@ def main(names: list[str]) -> int:
 
 
 def _environment(scratch: Path) -> dict[str, str]:
-    """The environment of this process, but with settings of Jupyter and IPython that belong to no user."""
+    """The environment of this process, but with settings of Jupyter and IPython that belong to no user, and with bytecode kept.
+
+    Hundreds of processes that tests start would each compile perfnb anew.
+    """
     return {
         **os.environ,
         "IPYTHONDIR": str(scratch / "ipython"),
         "JUPYTER_CONFIG_DIR": str(scratch / "jupyter"),
         "JUPYTER_PLATFORM_DIRS": "1",
+        "PYTHONDONTWRITEBYTECODE": "",
         "PYTHONUTF8": "1",
     }
 

@@ -172,6 +172,7 @@ def test_breakdown_by_step_of_a_run_without_steps_says_why_it_has_no_rows(tmp_pa
 
 
 @pytest.mark.corpus
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     "words", [("analyze",), ("breakdown", "--by", "step"), ("predict", "--set", "num_workers=4"), ("doctor",)]
 )

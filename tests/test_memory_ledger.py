@@ -147,6 +147,7 @@ def test_the_running_time_grows_no_faster_than_the_events() -> None:
     assert peak.total_bytes == 8
 
 
+@pytest.mark.no_cover
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 50), st.booleans()), min_size=1, max_size=30))
 def test_blocks_and_unseen_bytes_always_sum_to_a_walk_event_by_event(events: list[tuple[int, int, bool]]) -> None:
     living: dict[int, int] = {}

@@ -31,6 +31,16 @@ _MACHINE = re.compile(
 )
 
 
+_HINTS = tuple(
+    text.encode()
+    for text in (
+        *(f"/{folder}/" for folder in ("work", "farm", "root", "opt/wheels", "opt/pypi")),
+        *("pypi", "pythonhosted", "download.pytorch", "npmjs", "deb.debian"),
+    )
+)
+"""What every match of `_MACHINE` holds: looking for it first spares the expression nearly all files."""
+
+
 def _files(*patterns: str) -> list[Path]:
     """Files that git tracks or would track."""
     listed = subprocess.run(
@@ -49,8 +59,10 @@ def test_no_file_holds_a_path_of_a_machine_or_a_registry() -> None:
     found = []
     for file in _files():
         content = file.read_bytes()
-        text = (gzip.decompress(content) if file.suffix == ".gz" else content).decode(errors="replace")
-        found += [f"{file.relative_to(ROOT)}: {match[0]}" for match in _MACHINE.finditer(text)]
+        content = gzip.decompress(content) if file.suffix == ".gz" else content
+        if any(each in content for each in _HINTS):
+            text = content.decode(errors="replace")
+            found += [f"{file.relative_to(ROOT)}: {match[0]}" for match in _MACHINE.finditer(text)]
 
     assert found == []
 

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.training.baselines import halving_alarms
-from benchmarks.training.counts import blocks_run, called_too_low, evaluated, evaluations_run, fires, first_steps
+from benchmarks.training.counts import blocks_run, called_too_low, evaluated, evaluations_run, fires, first_steps, overfits
 from benchmarks.training.data import SweepRun, TunedRun, deepobs, nanogpt, small_runs
 from perfnb.run import Run
 from perfnb.training.confidence import lower_bound
@@ -84,7 +84,7 @@ def named_divergences() -> tuple[int, int]:
 
 def rate_cuts_for_overfitting() -> tuple[int, int]:
     """Suggestions of a lower rate that runs get of which only overfitting fires, and how many such runs there are."""
-    runs = [evaluations_run(run) for run in evaluated() if fires("overfitting", evaluations_run(run))]
+    runs = [evaluations_run(run) for run in evaluated() if overfits(run)]
     made = [[each for each in suggest_hyperparameters(run) if each.answers == "overfitting"] for run in runs]
     return sum(each.fix == "lower_learning_rate" for one in made for each in one), len(made)
 

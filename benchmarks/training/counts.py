@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -124,10 +125,16 @@ def overfitting_count() -> tuple[Count, Count]:
     """Overfitting on AlgoPerf: had the run given back over 1 % of its drop by the end? Of fires, and of the silent."""
     counts = {True: [0, 0], False: [0, 0]}
     for run in evaluated():
-        said = fires("overfitting", evaluations_run(run))
+        said = overfits(run)
         if said is not None:
             counts[said][int(given_back(run) <= GIVEN_BACK)] += 1
     return Count(*counts[True], *counts[True]), Count(*counts[False], *counts[False])
+
+
+@cache
+def overfits(run: TunedRun) -> bool | None:
+    """Whether overfitting fires on a trial's evaluations; None where it cannot look."""
+    return fires("overfitting", evaluations_run(run))
 
 
 def evaluated() -> list[TunedRun]:

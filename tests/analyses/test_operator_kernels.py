@@ -219,6 +219,7 @@ def ns(us: float) -> int:
 
 
 @pytest.mark.corpus
+@pytest.mark.no_cover
 @pytest.mark.parametrize("name", SMALL)
 def test_a_real_trace_gives_what_plain_loops_give(corpus: Path, name: str) -> None:
     run = read_kineto(corpus / name)
@@ -243,6 +244,7 @@ def test_a_real_trace_gives_what_plain_loops_give(corpus: Path, name: str) -> No
 
 
 @pytest.mark.corpus
+@pytest.mark.no_cover
 @pytest.mark.parametrize("name", SMALL)
 def test_the_sequences_of_a_real_trace_are_those_of_plain_loops(corpus: Path, name: str) -> None:
     run = read_kineto(corpus / name)

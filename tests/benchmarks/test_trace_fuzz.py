@@ -57,6 +57,7 @@ def test_what_a_damaged_gzip_file_still_gives_is_used() -> None:
     assert not is_intact
 
 
+@pytest.mark.no_cover
 def test_every_seed_trace_is_read_whole_and_every_event_accounted_for(tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
     for name, text in [*SEEDS, *of_corpus()]:
@@ -78,6 +79,7 @@ def test_damage_of_every_kind_comes_up() -> None:
     assert done >= {"wrong_type", "whole_gzip", "damaged_gzip"}
 
 
+@pytest.mark.no_cover
 def test_some_hundred_damaged_traces_give_only_our_own_errors_and_lose_no_event(tmp_path: Path) -> None:
     alarmed = Alarmed(SEEDS, 0, parsers(), Limits(seconds=20), tmp_path)
 

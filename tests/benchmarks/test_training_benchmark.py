@@ -80,6 +80,7 @@ def test_the_sweep_is_the_one_of_the_design_note(curves: Path) -> None:
 
 
 @pytest.mark.corpus
+@pytest.mark.no_cover
 def test_the_policy_beats_every_baseline_near_and_far(curves: Path) -> None:
     told = policy.replay(policy.ladder(0.02, 0.1, with_prior=True))
     others = [policy.replay(each) for each in (policy.nothing, policy.fixed_rule, policy.others_median)] + [policy.random_moves()]
@@ -93,6 +94,7 @@ def test_the_policy_beats_every_baseline_near_and_far(curves: Path) -> None:
 
 
 @pytest.mark.corpus
+@pytest.mark.no_cover
 @pytest.mark.slow
 def test_no_overfitting_is_answered_by_a_lower_rate_and_every_divergence_is_named(curves: Path) -> None:
     cuts, overfitted = alarms.rate_cuts_for_overfitting()
@@ -103,6 +105,7 @@ def test_no_overfitting_is_answered_by_a_lower_rate_and_every_divergence_is_name
 
 
 @pytest.mark.corpus
+@pytest.mark.no_cover
 @pytest.mark.slow
 def test_what_is_shipped_is_what_the_corpus_gives(curves: Path) -> None:
     for name, made in (("calibration.json", fitted()), ("learning_rate_prior.json", rate_prior())):

@@ -214,6 +214,7 @@ def test_the_command_says_what_stayed_or_why_nothing_was_trimmed(
     assert "not trimmed" in said.err
 
 
+@pytest.mark.no_cover
 @given(steps=st.integers(1, 6), wanted=st.integers(1, 7))
 def test_any_number_of_steps_of_any_trace_reads_as_before(
     tmp_path_factory: pytest.TempPathFactory, steps: int, wanted: int

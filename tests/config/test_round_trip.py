@@ -247,6 +247,7 @@ TEXTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("ending", TEXTS)
 @pytest.mark.parametrize(("line_end", "mark"), [("\n", b""), ("\r\n", b"\xef\xbb\xbf")], ids=["plain", "Windows"])
 @pytest.mark.parametrize("name", MAPPINGS)

@@ -108,6 +108,7 @@ def test_kernels_without_a_recorded_launch_are_not_measured_rather_than_clear(co
     assert answer.startswith("100% of compute time has no recorded launch")
 
 
+@pytest.mark.no_cover
 def test_no_detector_fails_on_any_micro_trace(corpus: Path) -> None:
     files = sorted((corpus / UNITS).rglob("*.json"))
 

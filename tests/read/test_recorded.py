@@ -394,6 +394,7 @@ anything = st.recursive(
 )
 
 
+@pytest.mark.no_cover
 @given(st.data())
 @settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_whatever_stands_in_the_rows_there_is_a_run(data: st.DataObject) -> None:

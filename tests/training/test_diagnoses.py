@@ -105,6 +105,7 @@ def test_a_diagnosis_tells_of_the_training_apart_and_without_a_severity() -> Non
     assert "early_instability" not in set(made.findings["detector"])
 
 
+@pytest.mark.no_cover
 def test_every_training_detector_ends_in_exactly_one_list() -> None:
     for each in training_detectors():
         for case in each.examples:

@@ -20,6 +20,7 @@ from perfnb.read.kineto import read_kineto
 from tests.read.kineto.traces import event, training, write
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("suffix", [".json", ".json.gz"])
 def test_a_file_that_is_cut_off_is_read_up_to_its_last_whole_event(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"whole{suffix}", training(100))

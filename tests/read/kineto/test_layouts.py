@@ -101,6 +101,7 @@ def _stamps(content: bytes, folder: Path) -> tuple[list[int], list[int]] | None:
     return raw.start_ns.tolist(), raw.duration_ns.tolist()
 
 
+@pytest.mark.no_cover
 @given(st.integers(0, len(_GZIP) - 1), st.integers(0, 7))
 def test_a_bit_flipped_in_a_gzip_file_is_found(tmp_path_factory: pytest.TempPathFactory, at: int, bit: int) -> None:
     folder = tmp_path_factory.mktemp("flip")
