@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -138,7 +137,7 @@ def step_parts(run: Run) -> StepParts:
     """
     if run not in _known:
         _known[run] = _step_parts(run)
-    return _known[run]
+    return dict(_known[run])
 
 
 def _step_parts(run: Run) -> StepParts:
@@ -146,8 +145,7 @@ def _step_parts(run: Run) -> StepParts:
     parts = mean_parts(ground)
     data = run.phases[run.phases["phase"].eq("data")].merge(ground.steps[["rank", "step"]], on=["rank", "step"])
     loader = float(data["wall_us"].mean()) if len(data) else 0.0
-    found = dict(zip(parts["part"], parts["time_us"], strict=True)) | {"step": float(ground.durations.mean()), "loader": loader}
-    return MappingProxyType(found)
+    return dict(zip(parts["part"], parts["time_us"], strict=True)) | {"step": float(ground.durations.mean()), "loader": loader}
 
 
 def _suggestion(

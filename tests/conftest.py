@@ -50,10 +50,11 @@ def corpus() -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _no_track_record(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
-    """Keep the accuracy ledger of whoever runs the tests out of them, and them out of it."""
+def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """Keep the accuracy ledger and the cache of whoever runs the tests out of them, and them out of those."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PERFNB_OUTCOMES", str(tmp_path_factory.mktemp("outcomes")))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 
 

@@ -11,6 +11,7 @@ from perfnb.charts.offline import bundle
 from perfnb.charts.theme import AnyChart
 
 LiveChart = alt.JupyterChart
+"""What `live` gives; its class is one of its own, with the script in it."""
 
 
 def live(chart: AnyChart) -> LiveChart:

@@ -16,6 +16,8 @@ from perfnb.whole_file import write_whole
 def bundle(folder: Path | None = None) -> str:
     """The widget's script with Vega, Vega-Lite and vega-embed inlined, as altair and vl-convert make it.
 
+    What is kept has a digest that shows damage; it is trusted as much as the packages that are installed beside it.
+
     Parameters
     ----------
     folder
@@ -23,22 +25,22 @@ def bundle(folder: Path | None = None) -> str:
     """
     place = (user_cache_path("perfnb", appauthor=False) if folder is None else folder) / _file_name()
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        digest, _, kept = place.read_text(encoding="utf-8").partition("\n")
+        digest, _, kept = (place.read_bytes() if place.is_file() else b"").partition(b"\n")
         if digest == _digest(kept):
-            return kept
+            return kept.decode()
     made = _made()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):  # the second of links that go in a circle
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, f"{_digest(made)}\n{made}".encode())
+        write_whole(place, _digest(made.encode()) + b"\n" + made.encode())
     return made
 
 
 def _made() -> str:
-    was_offline = alt.JupyterChart._is_offline  # noqa: SLF001 - altair has no other way to ask
-    alt.JupyterChart.enable_offline()
-    script = str(alt.JupyterChart._esm)  # noqa: SLF001 - anywidget's name of a widget's script
-    alt.JupyterChart.enable_offline(was_offline)
-    return script
+    class Offline(alt.JupyterChart):  # a class of its own: the charts of others in this kernel stay as they are
+        _is_offline = False
+
+    Offline.enable_offline()
+    return str(Offline._esm)  # noqa: SLF001 - anywidget's name of a widget's script
 
 
 def _file_name() -> str:
@@ -46,5 +48,5 @@ def _file_name() -> str:
     return f"chart-altair-{version('altair')}-vl-convert-{version('vl-convert-python')}.txt"
 
 
-def _digest(script: str) -> str:
-    return hashlib.sha256(script.encode()).hexdigest()
+def _digest(script: bytes) -> bytes:
+    return hashlib.sha256(script).hexdigest().encode()

@@ -16,22 +16,34 @@ from typing import Any, Final
 _BUILDS_PARSERS: Final = "rfc3987_syntax"
 
 
-def _is_valid_syntax(*arguments: Any, **named: Any) -> Any:
-    """`rfc3987_syntax.is_valid_syntax`, imported at its first call."""
-    return importlib.import_module(_BUILDS_PARSERS).is_valid_syntax(*arguments, **named)
+class _StandIn(ModuleType):
+    """Stands for the module while jsonschema takes its one function; anything else comes from the module itself."""
+
+    @staticmethod
+    def is_valid_syntax(*arguments: Any, **named: Any) -> Any:
+        """The module's own, imported at its first call."""
+        return importlib.import_module(_BUILDS_PARSERS).is_valid_syntax(*arguments, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # the import system asks whether this is a package
+            raise AttributeError(name)
+        if sys.modules.get(_BUILDS_PARSERS) is self:
+            del sys.modules[_BUILDS_PARSERS]
+        return getattr(importlib.import_module(_BUILDS_PARSERS), name)
 
 
-def import_altair() -> None:
+def _import_altair() -> None:
     """Import altair; jsonschema, where nobody has imported it yet, with parsers that are built when they are called."""
-    if "jsonschema" not in sys.modules and _BUILDS_PARSERS not in sys.modules and find_spec(_BUILDS_PARSERS) is not None:
-        stand_in = ModuleType(_BUILDS_PARSERS)
-        stand_in.is_valid_syntax = _is_valid_syntax  # type: ignore[attr-defined]
-        sys.modules[_BUILDS_PARSERS] = stand_in
+    spec = None if {"jsonschema", _BUILDS_PARSERS} & sys.modules.keys() else find_spec(_BUILDS_PARSERS)
+    if spec is not None:
+        stand_in = sys.modules[_BUILDS_PARSERS] = _StandIn(_BUILDS_PARSERS)
+        stand_in.__spec__ = spec
         try:
             importlib.import_module("jsonschema")
         finally:
-            del sys.modules[_BUILDS_PARSERS]
+            if sys.modules.get(_BUILDS_PARSERS) is stand_in:
+                del sys.modules[_BUILDS_PARSERS]
     importlib.import_module("altair")
 
 
-import_altair()
+_import_altair()

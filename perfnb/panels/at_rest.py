@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -38,5 +39,6 @@ class AtRest:
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             loop, handle, _ = waiting
-            # a callback may come on another thread than the one whose loop holds the timer
-            loop.call_soon_threadsafe(handle.cancel)
+            # a callback may come on another thread than the one whose loop holds the timer, and after that loop has ended
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(handle.cancel)

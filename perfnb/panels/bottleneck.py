@@ -225,10 +225,10 @@ class BottleneckPanel(Panel):
         """Give the chart another finding or rank; drawing takes as long as all the rest."""
         if self._drawn == (finding, rank):
             return
-        self._drawn = (finding, rank)
         drawn = self._chart_of(finding, rank)
         if self.chart is not None and drawn is not None:
             self.chart.chart = drawn
+        self._drawn = (finding, rank)
 
     def _apply(self, suggestion: Suggestion | None) -> None:
         with self._lock:

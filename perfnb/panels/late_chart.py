@@ -16,6 +16,8 @@ from perfnb.panels.base import column
 class LateChart:
     """A place for a chart, which is drawn when the rest of the panel has been painted, and anew where its table changed.
 
+    In a notebook that runs on at once it comes when the kernel is next idle.
+
     Parameters
     ----------
     table
@@ -35,6 +37,8 @@ class LateChart:
     def chart(self) -> LiveChart | None:
         """The chart, drawn now if it was not yet; None where there is nothing to show."""
         self._first.settle()
+        if self._chart is None:
+            self.draw()
         return self._chart
 
     def draw_later(self) -> None:
@@ -47,9 +51,9 @@ class LateChart:
             table = self._table()
             if table is None or (self._drawn is not None and table.equals(self._drawn)):
                 return
-            self._drawn = table
             if self._chart is None:
                 self._chart = live(self._draw_table(table))
                 self.widget.children = (self._chart,)
             else:
                 self._chart.chart = self._draw_table(table)
+            self._drawn = table

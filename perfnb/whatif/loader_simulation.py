@@ -98,9 +98,8 @@ def loading_us(model: StepModel, rank: RankModel, rows: Rows, values: Mapping[st
 def cooling_of(model: StepModel, values: Mapping[str, float]) -> Cooling | None:
     """What waiting costs the work after it, as a probe of the loader found; None where none did."""
     probe, ratio = model.loader.probe, values.get(AFTER_WAIT, 1.0)
-    if probe is None or ratio <= 1.0:
-        return None
-    return Cooling(ratio, probe.constants["after_wait_us"])
+    wait_us = 0.0 if probe is None else probe.constants.get("after_wait_us", 0.0)
+    return Cooling(ratio, wait_us) if ratio > 1.0 and wait_us > 0.0 else None
 
 
 def waited_us(model: StepModel, rank: RankModel, rows: Rows) -> Floats:

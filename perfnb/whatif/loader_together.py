@@ -18,10 +18,7 @@ Floats = NDArray[np.float64]
 T = TypeVar("T")
 
 FEWEST_TOGETHER: Final = 8
-"""Simulations from which one pass beats them one by one where taking a batch costs time; measured, no answer depends on it."""
-
-SHORTEST_US: Final = 1e-6
-"""What a batch of no time is taken to need, so that those of one worker arrive one after another."""
+"""Simulations from which one pass beats them one by one where taking a batch costs time, as measured; both give the same."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +32,7 @@ class Work:
     cooling
         What waiting for a batch costs the computing after it.
     recorded_us
-        How long each step waited for its batch when it was recorded; read where there is a cooling.
+        How long each step waited for its batch when it was recorded; without it there is no cooling.
     taking_us, share
         As in `cold_work.cooling_loop`.
     """
@@ -140,7 +137,7 @@ def spacings_us(loadings: Sequence[Loading]) -> list[Floats]:
         key: tuple[object, ...] = (number,)
         if isinstance(each.work, Work) and each.is_uncrowded:
             shape = (len(each.batches_us), len(each.work.times_us), each.workers, each.prefetch)
-            key = (*shape, each.pin_us is None, each.work.cooling is None)
+            key = (*shape, each.pin_us is None, each.work.cooling is None, each.work.recorded_us is None)
         groups.setdefault(key, []).append(number)
     found: dict[int, Floats] = {}
     for group in groups.values():
@@ -159,18 +156,26 @@ def phases_of(times_us: Floats) -> list[Phases]:
     >>> phases_of(np.array([[2.0, 1.0], [0.0, 3.0]]))
     [(('wait', 2.0), ('cpu', 1.0)), (('cpu', 3.0),)]
     """
-    named = [(("wait", wait), ("cpu", cpu)) for wait, cpu in times_us.tolist()]
-    return [tuple(phase for phase in phases if phase[1] > 0.0) for phases in named]
+    waits, cpu = times_us.T.tolist()
+    return [_phases(wait, busy) for wait, busy in zip(waits, cpu, strict=True)]
+
+
+def _phases(wait_us: float, cpu_us: float) -> Phases:
+    waiting = (("wait", wait_us),) if wait_us > 0.0 else ()
+    return (*waiting, ("cpu", cpu_us)) if cpu_us > 0.0 else waiting
 
 
 def _together(loadings: Sequence[Loading]) -> Floats | None:
     """Spacings of simulations that differ in their times alone, shape (steps, simulations); None where one by one is the way."""
     works = [each.work for each in loadings if isinstance(each.work, Work)]
     one = loadings[0]
-    is_free = one.pin_us is None and not any(each.get_us for each in loadings)
-    if len(works) < len(loadings) or not one.is_uncrowded or (one.workers and not is_free and len(works) < FEWEST_TOGETHER):
+    if len(works) < len(loadings) or not one.is_uncrowded:
         return None
     takes = np.stack([each.batches_us.sum(axis=1) for each in loadings], axis=1)
+    is_free = not one.workers or (one.pin_us is None and not any(each.get_us for each in loadings))
+    # where it matters which of two batches of one worker comes first, each has to take some time
+    if not is_free and (len(works) < FEWEST_TOGETHER or not takes.all()):
+        return None
     loop = _Loop(works)
     first, measured, steps = steady_window(len(takes), one.workers, one.prefetch)
     if one.workers:
@@ -203,7 +208,7 @@ class _Loop:
         self._waits = np.stack([each.times_us[:, 0] for each in works], axis=1)
         self._cpu = np.stack([each.times_us[:, 1] for each in works], axis=1)
         self._whole = self._waits + self._cpu
-        coolings = [each.cooling for each in works if each.cooling is not None]
+        coolings = [each.cooling for each in works if each.cooling is not None and each.recorded_us is not None]
         self._ratio = np.array([each.ratio for each in coolings])
         self._wait = np.array([each.wait_us for each in coolings])
         self._share = np.array([each.share for each in works])
@@ -229,7 +234,7 @@ class _Queue:
     def __init__(self, loadings: Sequence[Loading], takes: Floats) -> None:
         one = loadings[0]
         self._workers, self._prefetch, self.ahead = one.workers, one.prefetch, one.workers * one.prefetch
-        self._takes = np.maximum(takes, SHORTEST_US)
+        self._takes = takes
         count = len(loadings)
         self._columns = np.arange(count)
         self._free = np.zeros((one.workers, count))

@@ -1,4 +1,4 @@
-"""What every bootstrap draw needs of each step, worked out once per model and kept for as long as the model lives."""
+"""What is the same in every bootstrap draw, worked out once per model and kept for as long as the model lives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _unchanged: WeakKeyDictionary[StepModel, StepModel] = WeakKeyDictionary()
 
 
 def prepared(model: StepModel, what: str, rank: RankModel, values: Mapping[str, float], make: Callable[[], T]) -> T:
-    """What depends on the estimates alone, not on which steps are drawn; made where it is not kept.
+    """What does not depend on which steps are drawn; made where it is not kept.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def prepared(model: StepModel, what: str, rank: RankModel, values: Mapping[str, 
     rank
         The rank.
     values
-        The model's estimates, on which it depends.
+        Those of the model's estimates on which it may depend.
     make
         Makes it.
     """

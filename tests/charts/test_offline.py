@@ -57,6 +57,16 @@ def test_where_nothing_can_be_kept_it_is_made_each_time(made: list[str], tmp_pat
     assert len(made) == 2
 
 
+def test_links_that_go_in_a_circle_keep_nothing(made: list[str], tmp_path: Path) -> None:
+    bundle(tmp_path)
+    file = next(tmp_path.iterdir())
+    file.unlink()
+    file.symlink_to(file)
+
+    assert bundle(tmp_path) == SCRIPT
+    assert len(made) == 2
+
+
 def test_another_version_has_another_script(made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle(tmp_path)
     monkeypatch.setattr(offline, "version", lambda name: f"99 of {name}")

@@ -246,7 +246,6 @@ def test_the_chart_is_the_timeline_of_the_step_in_which_most_is_lost(repository:
 
 
 @pytest.mark.corpus
-@pytest.mark.no_cover
 def test_a_device_run_has_a_chart_for_each_finding_and_each_rank_a_choice(corpus: Path) -> None:
     pair = perfnb.bottleneck_panel(
         perfnb.read_trace(corpus / "traces/kineto/resnet50_pair_A/before_num_workers_0"), {"num_workers": 0}

@@ -6,8 +6,10 @@ import asyncio
 
 import altair as alt
 import pandas as pd
+import pytest
 
 from perfnb.charts.theme import AnyChart
+from perfnb.panels import late_chart
 from perfnb.panels.at_rest import REST_S
 from perfnb.panels.late_chart import LateChart
 
@@ -76,6 +78,29 @@ def test_the_same_table_is_not_drawn_again_and_another_goes_into_the_same_chart(
     assert shown.drawn == [1, 3]
     assert shown.late.chart is chart
     assert shown.late.widget.children == (chart,)
+
+
+def test_one_that_could_not_be_drawn_is_drawn_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Shown()
+    with monkeypatch.context() as patch:
+        patch.setattr(late_chart, "live", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            shown.late.draw()
+
+    shown.late.draw()
+
+    assert shown.late.widget.children == (shown.late.chart,)
+
+
+def test_asked_for_after_its_loop_has_ended_it_is_there() -> None:
+    async def cell() -> None:
+        shown.late.draw_later()
+
+    shown = Shown()
+    asyncio.run(cell())
+
+    assert shown.late.chart is not None
+    assert shown.drawn == [1]
 
 
 def test_nothing_to_show_is_no_chart() -> None:

@@ -23,7 +23,7 @@ def model(repository: Path) -> StepModel:
     return found
 
 
-def test_a_list_is_made_once_per_name_and_estimates(model: StepModel) -> None:
+def test_it_is_made_once_per_name_and_estimates(model: StepModel) -> None:
     rank: RankModel = model.measured.ranks[0]
     made: list[str] = []
 
