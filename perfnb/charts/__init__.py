@@ -12,7 +12,7 @@ from perfnb.charts.findings import findings_chart
 from perfnb.charts.impact import impact_chart
 from perfnb.charts.kernels import annotation_chart, kernels_chart, operators_chart, sequences_chart
 from perfnb.charts.launch_histogram import launch_histogram_chart
-from perfnb.charts.live import LiveChart, live
+from perfnb.charts.live import live
 from perfnb.charts.operator_tree import operator_tree_chart
 from perfnb.charts.roofline import roofline_chart
 from perfnb.charts.static import alternative, svg
@@ -21,7 +21,6 @@ from perfnb.charts.stragglers import arrivals_chart, stragglers_chart
 from perfnb.charts.timeline import step_timeline_chart
 
 __all__ = [
-    "LiveChart",
     "accuracy_chart",
     "alternative",
     "annotation_chart",

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from perfnb.charts import LiveChart, live
+from perfnb.charts import live
+from perfnb.charts.live import LiveChart
 from perfnb.charts.theme import AnyChart
 from perfnb.panels.at_rest import AtRest
 from perfnb.panels.base import column

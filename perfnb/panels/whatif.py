@@ -11,7 +11,8 @@ import ipywidgets as widgets
 import pandas as pd
 
 from perfnb import text
-from perfnb.charts import LiveChart, impact_chart
+from perfnb.charts import impact_chart
+from perfnb.charts.live import LiveChart
 from perfnb.document import Block, Bundle, Line, Section, Table, Verdict, bundle, joined_html
 from perfnb.facts import impact
 from perfnb.panels.at_rest import AtRest
