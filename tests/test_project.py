@@ -20,24 +20,15 @@ LONGEST_MODULE = 300
 
 # Folders of the machines that perfnb is written on, package registries, and names that only one machine knows. Each is put
 # together from parts, so that this file does not hold it.
+_FOLDERS = ("work", "farm", "root", "opt/wheels", "opt/pypi")
+_HOSTS = (
+    *(("pypi", "org"), ("pythonhosted", "org"), ("download.pytorch", "org")),
+    *(("npmjs", "org"), ("npmjs", "com"), ("deb.debian", "org")),
+)
 _MACHINE = re.compile(
-    "|".join(
-        (
-            *(rf"(?<![\w.])/{folder}/" for folder in ("work", "farm", "root", "opt/wheels", "opt/pypi")),
-            *(rf"\b{host}\.{end}\b" for host, end in (("pypi", "org"), ("pythonhosted", "org"), ("download.pytorch", "org"))),
-            *(rf"\b{host}\.{end}\b" for host, end in (("npmjs", "org"), ("npmjs", "com"), ("deb.debian", "org"))),
-        )
-    )
+    "|".join((*(rf"(?<![\w.])/{folder}/" for folder in _FOLDERS), *(rf"\b{host}\.{end}\b" for host, end in _HOSTS)))
 )
-
-
-_HINTS = tuple(
-    text.encode()
-    for text in (
-        *(f"/{folder}/" for folder in ("work", "farm", "root", "opt/wheels", "opt/pypi")),
-        *("pypi", "pythonhosted", "download.pytorch", "npmjs", "deb.debian"),
-    )
-)
+_HINTS = tuple(text.encode() for text in (*(f"/{folder}/" for folder in _FOLDERS), *(host for host, _ in _HOSTS)))
 """What every match of `_MACHINE` holds: looking for it first spares the expression nearly all files."""
 
 

@@ -1,8 +1,8 @@
 """altair imported without the parsers that one of its dependencies builds at import, which nobody here calls.
 
-Beside JupyterLab `import jsonschema`, and so `import altair`, imports `rfc3987_syntax` 1.1, which builds 38 parsers of
-international addresses: most of the time of the whole import. They check the formats `iri` and `iri-reference`, which no schema
-of a chart has; whoever checks one in this process gets them then.
+Beside JupyterLab `import jsonschema`, and so `import altair`, imports `rfc3987_syntax` 1.1, which builds a parser for every rule
+of international addresses: most of the time of the whole import. They check the formats `iri` and `iri-reference`, which no
+schema of a chart has; whoever checks one in this process gets them then.
 """
 
 from __future__ import annotations

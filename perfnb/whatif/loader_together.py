@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 T = TypeVar("T")
 
 FEWEST_TOGETHER: Final = 8
-"""Simulations from which one pass beats them one by one where taking a batch costs time, as measured; both give the same."""
+"""Simulations from which one pass is made where taking a batch costs time: a choice, fewer are quicker by themselves."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

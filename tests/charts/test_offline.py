@@ -11,6 +11,7 @@ import pytest
 
 from perfnb.charts import offline
 from perfnb.charts.offline import bundle
+from perfnb.charts.quick_import import _StandIn
 
 SCRIPT = "export default {}; // \u00e9"
 
@@ -82,6 +83,16 @@ def test_the_charts_of_others_fetch_their_script_as_before(tmp_path: Path) -> No
 
     assert len(script) > 100 * len(str(before))
     assert alt.JupyterChart._esm == before
+
+
+def test_the_stand_in_gives_what_else_is_asked_of_the_module_from_the_module_itself() -> None:
+    real = pytest.importorskip("rfc3987_syntax")
+
+    stand_in = _StandIn("rfc3987_syntax")
+
+    assert stand_in.is_valid_syntax_iri is real.is_valid_syntax_iri
+    assert stand_in.is_valid_syntax("iri", "http://a.b/")
+    assert not hasattr(stand_in, "__path__")
 
 
 def test_importing_the_charts_builds_no_parsers_of_addresses_and_who_wants_them_gets_them() -> None:

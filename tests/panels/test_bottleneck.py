@@ -14,6 +14,7 @@ import pytest
 import perfnb
 from perfnb.apply import apply, undo
 from perfnb.charts import breakdown_chart
+from perfnb.charts.theme import AnyChart
 from perfnb.facts import breakdown
 from perfnb.findings import Cleared, Diagnosis, Finding, NotMeasured
 from perfnb.fix import NotApplicable, Suggestion
@@ -97,6 +98,21 @@ def test_the_list_and_the_buttons_stay_together(opened: Open) -> None:
     assert panel.finding is TWO[1]
     assert not panel.previous_button.disabled
     assert [words for words, _ in panel.choice.options] == ["1: data_stall, 58 %", "2: launch_overhead, 20 %"]
+
+
+def test_a_chart_is_drawn_once_until_another_finding_is_chosen(opened: Open) -> None:
+    drawn: list[str] = []
+
+    def chart(chosen: Finding, _: int | None) -> AnyChart:
+        drawn.append(chosen.detector)
+        return breakdown_chart(breakdown(PARTS))
+
+    panel = opened(diagnosis(*TWO), (WORKERS,), chart=chart)
+
+    panel.slots[0].button.click()
+    assert drawn == ["data_stall"]
+    panel.next_button.click()
+    assert drawn == ["data_stall", "launch_overhead"]
 
 
 def test_children_stay_while_their_traits_change(opened: Open) -> None:
